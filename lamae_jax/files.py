@@ -1,0 +1,66 @@
+"""Atomic writing: a reader sees the whole old file or the whole new one, never a half.
+
+Temporary name in the same folder, fsync, rename, fsync of the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+
+def write_with(path: Path | str, fill: Callable[[BinaryIO], Any]) -> None:
+    """Write `path` atomically; `fill` receives the open binary file. Raises OSError (full disk, no permission)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two processes that write the same file from tearing each other's temporary one.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write bytes atomically."""
+    write_with(path, lambda file: file.write(data))
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write indented JSON atomically; NaN and infinity are refused, since they are not JSON."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_npy(path: Path | str, array: np.ndarray) -> None:
+    """Write one array as .npy, atomically and without pickle."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_with(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def sha256_file(path: Path | str) -> str:
+    """The hex sha256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
