@@ -1,0 +1,263 @@
+"""The latent-attention masked autoencoder, in the symbols of the paper's section 2.
+
+B records, L leads, S samples, P samples a patch, T = S / P patches a lead, K visible patches a lead, n hidden leads,
+M patch tokens that enter latent attention, D width, D' decoder width.
+
+    x [B, L, S] -> patches [B, L, T, P] -> M_E -> E_phi -> z [B, L, 1+K, D] -> M_LA -> LA -> Z_out -> D_theta -> [B, L, T, P]
+
+The model is a pure function: masks come in as data (model/masking.py), nothing is drawn here, no argument changes what a
+method returns. Tokens of unavailable leads are masked out of every attention that other leads see.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from lamae_jax.model.layers import Transformer, inverse_of, rotation, select_rows, sincos_table
+from lamae_jax.model.masking import Masks, nothing_hidden
+from lamae_jax.model.presets import ModelConfig
+
+Params = dict[str, Any]
+small_normal = nn.initializers.normal(0.02)
+
+
+@struct.dataclass
+class Tokens:
+    """All that a readout can use; nothing masked. The `la` fields are None without latent attention."""
+
+    encoder_cls: jax.Array  # [B, L, D]: each lead's CLS after E
+    encoder: jax.Array  # [B, L, T, D]
+    la_cls: jax.Array | None  # [B, D]: latent attention's own CLS
+    la_leads: jax.Array | None  # [B, L, D]: each lead's CLS after LA
+    la: jax.Array | None  # [B, L, T, D]
+
+
+def patches_of(x: jax.Array, patch: int) -> jax.Array:
+    """`x [B, L, S]` -> `[B, L, T, P]`."""
+    return x.reshape(*x.shape[:-1], x.shape[-1] // patch, patch)
+
+
+def _transformer(config: ModelConfig, depth: int, heads: int, name: str) -> Transformer:
+    # Two or three layers compile and run faster unrolled; deep stacks would only compile longer.
+    return Transformer(depth, heads, config.qk_norm, config.remat, depth <= 6, jnp.dtype(config.dtype), name=name)
+
+
+class LeadEncoder(nn.Module):
+    """E_phi for the visible patches of one lead."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, patches: jax.Array, times: jax.Array, lead_ids: jax.Array) -> jax.Array:
+        """`patches [B, K, P]` at `times [B, K]` of leads `lead_ids [B]` -> `z_l [B, 1+K, D]`, the lead's CLS first."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        width = config.width
+        init = nn.initializers.xavier_uniform()
+        tokens = nn.Dense(width, dtype=dtype, kernel_init=init, name="patch_embedding")(patches)
+        if config.positions != "rotary":
+            tokens = tokens + jnp.asarray(sincos_table(config.patches, width), dtype)[times]
+        cls = self.param("cls", small_normal, (width,))
+        lead = self.param("lead_embedding", small_normal, (config.leads, width))[lead_ids]
+        cls = jnp.broadcast_to(cls, (patches.shape[0], 1, width)).astype(dtype)
+        tokens = jnp.concatenate([cls, tokens], axis=1) + lead[:, None].astype(dtype)
+        turn = None
+        if config.positions != "sincos":
+            turn = rotation(jnp.pad(times, ((0, 0), (1, 0))), width // config.heads)  # CLS at time 0
+        return _transformer(config, config.encoder_depth, config.heads, "transformer")(tokens, turn)
+
+
+class LatentAttention(nn.Module):
+    """LA: self-attention over the kept tokens of all leads together, with a CLS of its own (paper, eq. 1)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, lead_cls: jax.Array, tokens: jax.Array, times: jax.Array, shown: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`lead_cls [B, L, D]`, `tokens [B, M, D]` at `times [B, M]`, `shown [B, L+M]` -> the same two and CLS `[B, D]`, first."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        records, leads, width = lead_cls.shape
+        cls = jnp.broadcast_to(self.param("cls", small_normal, (width,)), (records, 1, width)).astype(dtype)
+        x = jnp.concatenate([cls, lead_cls, tokens], axis=1)
+        turn = None
+        if config.positions != "sincos":
+            turn = rotation(jnp.pad(times, ((0, 0), (1 + leads, 0))), width // config.heads)
+        shown = jnp.pad(shown, ((0, 0), (1, 0)), constant_values=True)
+        x = _transformer(config, config.latent_depth, config.heads, "transformer")(x, turn, shown)
+        return x[:, 0], x[:, 1 : 1 + leads], x[:, 1 + leads :]
+
+
+class LeadDecoder(nn.Module):
+    """D_theta for one lead."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, summary: jax.Array, tokens: jax.Array, lead_ids: jax.Array) -> jax.Array:
+        """`summary [B, c, D']` (CLS tokens), `tokens [B, T, D']` (mask tokens filled in), `lead_ids [B]` -> `[B, T, P]`."""
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        width, extra = config.decoder_width, summary.shape[1]
+        if config.positions != "rotary":
+            tokens = tokens + jnp.asarray(sincos_table(config.patches, width), dtype)[None]
+        lead = self.param("lead_embedding", small_normal, (config.leads, width))[lead_ids]
+        x = jnp.concatenate([summary, tokens], axis=1) + lead[:, None].astype(dtype)
+        turn = None
+        if config.positions != "sincos":
+            turn = rotation(jnp.pad(jnp.arange(config.patches), (extra, 0)), width // config.decoder_heads)
+        x = _transformer(config, config.decoder_depth, config.decoder_heads, "transformer")(x, turn)
+        # The head works in the compute dtype; the prediction leaves it as float32.
+        head = nn.Dense(config.patch, dtype=dtype, kernel_init=nn.initializers.xavier_uniform(), name="head")
+        return head(x[:, extra:]).astype(jnp.float32)
+
+
+def _over_leads(module: type[nn.Module], in_axes: tuple[int | None, ...]) -> Any:
+    """One module for all leads: the same parameters, lifted over axis 1 of its inputs and outputs."""
+    return nn.vmap(module, in_axes=in_axes, out_axes=1, variable_axes={"params": None}, split_rngs={"params": False})
+
+
+class LAMAE(nn.Module):
+    """E_phi, M_LA, LA and D_theta. `reconstruct` is pretraining's forward pass, `tokens` what readouts are made of."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.encoder = _over_leads(LeadEncoder, (1, 1, 1))(config)
+        if config.latent_depth:
+            self.latent_attention = LatentAttention(config)
+        self.to_decoder = nn.Dense(
+            config.decoder_width, dtype=jnp.dtype(config.dtype), kernel_init=nn.initializers.xavier_uniform()
+        )
+        self.mask_token = self.param("mask_token", small_normal, (config.decoder_width,))
+        self.decoder = _over_leads(LeadDecoder, (1, 1, 1))(config)
+
+    def reconstruct(self, x: jax.Array, masks: Masks, available: jax.Array, lead_ids: jax.Array) -> jax.Array:
+        """Predict every patch of every lead from the visible ones: `[B, L, T, P]` float32.
+
+        `x [B, L, S]` in the model's units, `masks` as drawn by draw_masks, `available [B, L]`, `lead_ids [L]`: which lead each row is.
+        """
+        records, leads, _ = x.shape
+        lead_cls, seen = self._encode(x, masks, lead_ids)  # [B, L, D], [B, (L-n)K, D]
+        place = _places(masks, self.config.patches)  # [B, (L-n)K] into L*T
+        cls, lead_cls, tokens, place = self._mix(lead_cls, seen, place, masks.kept, available)
+
+        # What D reads crosses to its width first, so that the mask token and the selection live in the narrower one.
+        summary = lead_cls[:, :, None]  # [B, L, 1, D]
+        if cls is not None:
+            shared = jnp.broadcast_to(cls[:, None, None], (records, leads, 1, cls.shape[-1]))
+            summary = jnp.concatenate([shared, summary], axis=2)
+        tokens = self.to_decoder(tokens)
+        source = inverse_of(place, leads * self.config.patches)  # [B, L*T]: which token stands there
+        missing = (source == tokens.shape[1])[..., None]
+        canvas = select_rows(tokens, source, place)
+        canvas = jnp.where(missing, self.mask_token.astype(tokens.dtype)[None, None], canvas)
+        canvas = canvas.reshape(records, leads, self.config.patches, -1)
+        return self.decoder(self.to_decoder(summary), canvas, jnp.broadcast_to(lead_ids, (records, leads)))
+
+    def tokens(self, x: jax.Array, available: jax.Array, lead_ids: jax.Array) -> Tokens:
+        """Encode with nothing hidden: what readouts are made of. Arguments as in `reconstruct`."""
+        records, leads, _ = x.shape
+        masks = nothing_hidden(records, leads, self.config.patches)
+        lead_cls, seen = self._encode(x, masks, lead_ids)
+        encoder = seen.reshape(records, leads, self.config.patches, -1)
+        if not self.config.latent_depth:
+            return Tokens(lead_cls, encoder, None, None, None)
+        place = _places(masks, self.config.patches)
+        cls, la_leads, la = self._latent(lead_cls, seen, place, available)
+        return Tokens(lead_cls, encoder, cls, la_leads, la.reshape(encoder.shape))
+
+    def _encode(self, x: jax.Array, masks: Masks, lead_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """E_phi over the visible patches: every lead's CLS `[B, L, D]` and the shown leads' tokens `[B, (L-n)K, D]`."""
+        records, leads, _ = x.shape
+        patches = patches_of(x, self.config.patch)
+        shown = masks.leads.shape[1]
+        ids = jnp.broadcast_to(lead_ids, (records, leads))
+        if shown < leads:
+            patches = jnp.take_along_axis(patches, masks.leads[..., None, None], axis=1)
+        if masks.visible.shape[-1] < self.config.patches:
+            patches = jnp.take_along_axis(patches, masks.visible[..., None], axis=2)  # [B, L-n, K, P]
+        z = self.encoder(patches, masks.visible, jnp.take_along_axis(ids, masks.leads, axis=1))  # [B, L-n, 1+K, D]
+        lead_cls, tokens = z[:, :, 0], z[:, :, 1:].reshape(records, -1, self.config.width)
+        if shown == leads:
+            return lead_cls, tokens
+        # A hidden lead sends its CLS alone through E: no patch, only which lead it is.
+        is_shown = inverse_of(masks.leads, leads)  # [B, L], L-n where hidden
+        hidden = jax.lax.top_k((is_shown == shown).astype(jnp.int32), leads - shown)[1]  # [B, n], ascending
+        none = jnp.zeros((records, leads - shown, 0, self.config.patch), x.dtype)
+        alone = self.encoder(none, jnp.zeros(none.shape[:3], jnp.int32), jnp.take_along_axis(ids, hidden, axis=1))
+        both = jnp.concatenate([lead_cls, alone[:, :, 0]], axis=1)
+        order = jnp.concatenate([masks.leads, hidden], axis=1)
+        return select_rows(both, inverse_of(order, leads), order), tokens
+
+    def _mix(
+        self, lead_cls: jax.Array, seen: jax.Array, place: jax.Array, kept: jax.Array, available: jax.Array
+    ) -> tuple[jax.Array | None, jax.Array, jax.Array, jax.Array]:
+        """M_LA and LA, and which of their results D reads: CLS, lead CLS tokens, patch tokens and their places."""
+        reads = self.config.decoder_reads
+        if not self.config.latent_depth:
+            return None, lead_cls, seen, place
+        tokens, kept_place = seen, place
+        if kept.shape[1] < seen.shape[1]:
+            tokens = select_rows(seen, kept, inverse_of(kept, seen.shape[1]))
+            kept_place = jnp.take_along_axis(place, kept, axis=1)
+        cls, la_leads, la = self._latent(lead_cls, tokens, kept_place, available)
+        if reads == "cls_only":
+            return cls, lead_cls, seen, place
+        return (cls if reads == "tokens_and_cls" else None), la_leads, la, kept_place
+
+    def _latent(
+        self, lead_cls: jax.Array, tokens: jax.Array, place: jax.Array, available: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """LA over tokens that stand at `place [B, M]` of the L*T patches."""
+        patches = self.config.patches
+        shown = jnp.concatenate([available, jnp.take_along_axis(available, place // patches, axis=1)], axis=1)
+        return self.latent_attention(lead_cls, tokens, place % patches, shown)
+
+
+def _places(masks: Masks, patches: int) -> jax.Array:
+    """`[B, (L-n)K]`: where each visible patch stands among the record's L*T."""
+    return (masks.leads[..., None] * patches + masks.visible).reshape(masks.visible.shape[0], -1)
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Params:
+    """Draw the parameters: a nested dict of float32 arrays. Call it inside jit (it is slow outside)."""
+    x = jnp.zeros((1, config.leads, config.samples), jnp.float32)
+    masks = nothing_hidden(1, config.leads, config.patches)
+    available = jnp.ones((1, config.leads), bool)
+    variables = LAMAE(config).init(key, x, masks, available, jnp.arange(config.leads), method="reconstruct")
+    return variables["params"]
+
+
+def reconstruct(config: ModelConfig, params: Params, x: jax.Array, masks: Masks, available: jax.Array) -> jax.Array:
+    """`LAMAE.reconstruct` as a function of params, for leads in the contract's order: `[B, L, T, P]` float32."""
+    lead_ids = jnp.arange(config.leads)
+    out = LAMAE(config).apply({"params": params}, x, masks, available, lead_ids, method="reconstruct")
+    return out  # type: ignore[return-value]
+
+
+def encode(config: ModelConfig, params: Params, x: jax.Array, available: jax.Array) -> Tokens:
+    """`LAMAE.tokens` as a function of params, for leads in the contract's order."""
+    out = LAMAE(config).apply({"params": params}, x, available, jnp.arange(config.leads), method="tokens")
+    return out  # type: ignore[return-value]
+
+
+def readout(tokens: Tokens, name: str, available: jax.Array) -> jax.Array:
+    """One feature vector a record, `[B, D]`; for `encoder_concat` the lead CLS tokens `[B, L, D]`.
+
+    Unavailable leads count in no mean. In `encoder_concat` they are zero; whoever has a training set puts its mean there.
+    """
+    if name == "la_cls":
+        assert tokens.la_cls is not None
+        return tokens.la_cls
+    if name == "encoder_concat":
+        return jnp.where(available[..., None], tokens.encoder_cls, 0)
+    source = tokens.la if name == "la_mean" else tokens.encoder
+    assert source is not None
+    shown = available[..., None].astype(source.dtype)  # [B, L, 1]
+    return jnp.sum(source.mean(axis=2) * shown, axis=1) / jnp.maximum(shown.sum(axis=1), 1)

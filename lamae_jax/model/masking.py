@@ -1,0 +1,152 @@
+"""The two random masks, M_E and M_LA, drawn outside the model and passed to it as indices.
+
+The sense of every mask here: an index in `visible` or `kept` is *shown*; `hidden_patches` is True where a patch must be
+reconstructed. Each record of a batch draws its own masks. The draw depends on the key alone, so it is the same for any
+number of devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from lamae_jax.errors import UserError
+
+MODES = ("independent", "shared", "block")
+
+
+@struct.dataclass
+class Masks:
+    """One draw for a batch. n = hidden leads, K = visible patches of each other lead, M = tokens for latent attention."""
+
+    leads: jax.Array  # [B, L-n] int32: leads that show patches, ascending
+    visible: jax.Array  # [B, L-n, K] int32: which of their T patches are shown, ascending
+    kept: jax.Array  # [B, M] int32: which of the (L-n)K shown tokens enter latent attention, ascending
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """M_E: ratio `alpha_E`, `mode`, `block`, `hidden_leads`. M_LA: ratio `alpha_LA`. Raises UserError for impossible values."""
+
+    alpha_E: float = 0.75
+    alpha_LA: float = 0.1
+    mode: str = "independent"
+    block: int = 5
+    hidden_leads: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha_E < 1:
+            raise UserError(f"mask.alpha_E={self.alpha_E:g}: must be above 0 and below 1")
+        if not 0 <= self.alpha_LA < 1:
+            raise UserError(f"mask.alpha_LA={self.alpha_LA:g}: must be at least 0 and below 1")
+        if self.mode not in MODES:
+            raise UserError(f"mask.mode={self.mode}: must be one of {', '.join(MODES)}")
+        if self.block < 1:
+            raise UserError(f"mask.block={self.block}: must be at least 1")
+        if self.hidden_leads < 0:
+            raise UserError(f"mask.hidden_leads={self.hidden_leads}: must be 0 or more")
+
+    def visible_patches(self, patches: int) -> int:
+        """K = T - floor(alpha_E T + .5), checked to leave something shown and something hidden."""
+        kept = patches - int(self.alpha_E * patches + 0.5)
+        if not 1 <= kept < patches:
+            what = "shows no patch" if kept < 1 else "hides no patch"
+            raise UserError(
+                f"mask.alpha_E={self.alpha_E:g}: {what} of a lead's {patches}; "
+                f"use {0.5 / patches:.3g} to {1 - 0.5 / patches:.3g} (exclusive)"
+            )
+        return kept
+
+    def kept_tokens(self, leads: int, patches: int) -> int:
+        """M = (L-n)K - floor(alpha_LA (L-n)K + .5)."""
+        shown = self.shown_leads(leads) * self.visible_patches(patches)
+        kept = shown - int(self.alpha_LA * shown + 0.5)
+        if kept < 1:
+            raise UserError(f"mask.alpha_LA={self.alpha_LA:g}: keeps none of the {shown} visible tokens; use a smaller one")
+        return kept
+
+    def shown_leads(self, leads: int) -> int:
+        """L - n, checked to leave a lead."""
+        if self.hidden_leads >= leads:
+            raise UserError(f"mask.hidden_leads={self.hidden_leads}: must be below the number of leads, {leads}")
+        return leads - self.hidden_leads
+
+
+def draw_masks(key: jax.Array, available: jax.Array, patches: int, config: MaskConfig) -> Masks:
+    """Draw M_E and M_LA for a batch with `available [B, L]` leads of T = `patches`."""
+    records, leads = available.shape
+    shown_leads = config.shown_leads(leads)
+    which_leads, which_patches, which_tokens = jax.random.split(key, 3)
+
+    shown = _shown_leads(which_leads, available, shown_leads)  # [B, L-n]
+    rows = 1 if config.mode == "shared" else shown_leads
+    shape = (records, rows, patches)
+    kept_patches = config.visible_patches(patches)
+    if config.mode == "block":
+        visible = _visible_between_blocks(which_patches, shape, kept_patches, config.block)
+    else:
+        visible = _random_subset(jax.random.uniform(which_patches, shape), kept_patches)
+    visible = jnp.broadcast_to(visible, (records, shown_leads, kept_patches))
+
+    # Tokens of unavailable leads go first: availability counts more than any draw below 1.
+    tokens = shown_leads * kept_patches
+    usable = jnp.repeat(jnp.take_along_axis(available, shown, axis=1), kept_patches, axis=1)  # [B, (L-n)K]
+    score = jax.random.uniform(which_tokens, (records, tokens)) + usable.astype(jnp.float32)
+    return Masks(leads=shown, visible=visible, kept=_random_subset(score, config.kept_tokens(leads, patches)))
+
+
+def hidden_patches(masks: Masks, leads: int, patches: int) -> jax.Array:
+    """`[B, L, T]` bool, True where a patch was hidden from the encoder: the loss is over these (of available leads)."""
+    records = masks.leads.shape[0]
+    record, row = jnp.arange(records)[:, None, None], masks.leads[..., None]
+    return jnp.ones((records, leads, patches), bool).at[record, row, masks.visible].set(False)
+
+
+def nothing_hidden(records: int, leads: int, patches: int) -> Masks:
+    """The mask that shows everything, for readouts."""
+    tokens = leads * patches
+
+    def all_of(*shape: int) -> jax.Array:
+        return jnp.broadcast_to(jnp.arange(shape[-1], dtype=jnp.int32), shape)
+
+    return Masks(leads=all_of(records, leads), visible=all_of(records, leads, patches), kept=all_of(records, tokens))
+
+
+def _random_subset(noise: jax.Array, size: int) -> jax.Array:
+    """Indices of the `size` largest along the last axis, ascending, int32 (top_k is far quicker than argsort on CPU)."""
+    if size == noise.shape[-1]:
+        return jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), noise.shape)
+    return jnp.sort(jax.lax.top_k(noise, size)[1].astype(jnp.int32), axis=-1)
+
+
+def _shown_leads(key: jax.Array, available: jax.Array, size: int) -> jax.Array:
+    """`[B, L-n]`: which leads show patches.
+
+    Hidden leads are drawn among the available ones; one available lead is always shown; where a record has too few
+    available leads the unavailable ones fill the hidden places, where they change nothing.
+    """
+    records, leads = available.shape
+    noise = jax.random.uniform(key, (records, leads))
+    # One random available lead is safe (3 and more); then unavailable leads (2 to 3) and the other available ones (below 1)
+    # are shown by turns. n hidden places are taken by available leads first, so unavailable ones are shown before them.
+    lucky = jnp.argmax(noise + available, axis=1)[:, None] == jnp.arange(leads)[None, :]
+    score = jnp.where(available, noise, 2.0 + noise) + 4.0 * (lucky & available)
+    return _random_subset(score, size)
+
+
+def _visible_between_blocks(key: jax.Array, shape: tuple[int, int, int], visible: int, block: int) -> jax.Array:
+    """`[B, L, K]`: hidden patches come in runs of `block` (the last run is what remains), placed at random without overlap."""
+    records, leads, patches = shape
+    hidden = patches - visible
+    runs = -(-hidden // block)
+    # A line of K visible patches and `runs` runs, in random order; a run's length is the block's, one is the remainder's.
+    _, where = jax.lax.top_k(jax.random.uniform(key, (records, leads, visible + runs)), runs)  # [B, L, runs], in random order
+    lengths = jnp.full((runs,), block, jnp.int32).at[0].set(hidden - block * (runs - 1))
+    record, lead = jnp.arange(records)[:, None, None], jnp.arange(leads)[None, :, None]
+    line = jnp.ones((records, leads, visible + runs), jnp.int32).at[record, lead, where].set(lengths)
+    is_run = jnp.zeros(line.shape, bool).at[record, lead, where].set(True)
+    begins = jnp.cumsum(line, axis=-1) - line
+    return jnp.sort(jnp.where(is_run, patches, begins), axis=-1)[..., :visible]
