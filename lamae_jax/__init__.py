@@ -1,0 +1,32 @@
+"""Masked autoencoding of 12-lead ECGs with latent attention between leads, in JAX.
+
+`load(folder)` opens a trained model, `LAMAE` is the network, `presets` its sizes. The names are loaded at first use:
+the processes that prepare recordings import this package and must not pay for JAX.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lamae_jax.artifact.folder import load_model as load
+    from lamae_jax.model import presets
+    from lamae_jax.model.lamae import LAMAE
+
+__version__ = "0.1.0"
+__all__ = ["LAMAE", "__version__", "load", "presets"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        return import_module("lamae_jax.artifact.folder").load_model
+    if name == "LAMAE":
+        return import_module("lamae_jax.model.lamae").LAMAE
+    if name == "presets":
+        return import_module("lamae_jax.model.presets")
+    raise AttributeError(f"module 'lamae_jax' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
