@@ -1,0 +1,111 @@
+"""Frozen features of a store's records: one pass over the waveforms, every readout at once.
+
+N records, B a batch, L leads, S' stored samples, S the model's, D width, F features.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lamae_jax.data.loader import eval_batches
+from lamae_jax.data.store import Store
+from lamae_jax.errors import NotFinite
+from lamae_jax.model.inputs import InputConfig, crop, model_input
+from lamae_jax.model.lamae import Params, encode, readout
+from lamae_jax.model.presets import ModelConfig
+from lamae_jax.progress import Progress
+
+
+@partial(jax.jit, static_argnames=("config", "inputs", "names"))
+def batch_features(
+    params: Params,
+    counts: jax.Array,
+    available: jax.Array,
+    *,
+    config: ModelConfig,
+    inputs: InputConfig,
+    names: tuple[str, ...],
+) -> dict[str, jax.Array]:
+    """Readouts of `counts [B, L, S']`, longer ones cut to their middle: `[B, D]`, or `[B, L, D]` of `encoder_concat`, float32."""
+    x, _ = model_input(crop(counts, config.samples), available, inputs)
+    tokens = encode(config, params, x, available)
+    # A mean over hundreds of bfloat16 tokens would lose what tells records apart.
+    tokens = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tokens)
+    return {name: readout(tokens, name, available) for name in names}
+
+
+def extract(
+    params: Params,
+    config: ModelConfig,
+    inputs: InputConfig,
+    store: Store,
+    rows: np.ndarray,
+    names: tuple[str, ...],
+    batch_size: int,
+    label: str,
+) -> dict[str, np.ndarray]:
+    """The readouts `names` of the store's `rows` [N], in their order: float32 [N, D], `encoder_concat` [N, L, D].
+
+    One batch shape, so one compilation; the last batch is padded and cut. Raises NotFinite where a feature is not finite.
+    """
+    params = jax.device_put(params)
+    progress = Progress(len(rows), "ECG", label)
+    out: dict[str, np.ndarray] = {}
+    done = 0
+
+    def take(result: dict[str, jax.Array]) -> int:
+        """Bring one batch to the host, behind what was taken before."""
+        count = 0
+        for name, values in jax.device_get(result).items():
+            if name not in out:
+                out[name] = np.empty((len(rows), *values.shape[1:]), np.float32)
+            count = min(len(values), len(rows) - done)
+            out[name][done : done + count] = values[:count]
+        return count
+
+    before: dict[str, jax.Array] | None = None
+    with eval_batches([store], [rows], batch_size) as batches:
+        for batch in batches:
+            running = batch_features(
+                params, batch["counts"], batch["available"], config=config, inputs=inputs, names=names
+            )
+            if before is not None:  # the device works on this batch while the host takes the one before
+                done += take(before)
+                progress.update(done)
+            before = running
+    if before is not None:
+        done += take(before)
+    progress.close()
+    for name, values in out.items():
+        broken = int(np.count_nonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1)))
+        if broken:
+            raise NotFinite(
+                f"{label}: {name} is not finite for {broken} of {len(rows)} records; the parameters are of no use"
+            )
+    return out
+
+
+def fill_unavailable(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """`encoder_concat` [N, L, D] -> [N, L D]: a lead that a record lacks takes its mean over the training records that have it.
+
+    `available` [N, L] and `train` [N] are boolean; a lead that no training record has is zero everywhere.
+    """
+    shown = available[..., None]
+    there = shown & train[:, None, None]
+    count = there.sum(axis=0)  # [L, 1]
+    mean = np.sum(concat, axis=0, where=there, dtype=np.float64) / np.maximum(count, 1)  # [L, D]
+    filled = np.where(shown & (count > 0), concat, mean)
+    return filled.reshape(len(concat), -1)
+
+
+def standardise(features: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Features [N, F] less the training records' mean, over their standard deviation, float64; constant features become zero."""
+    x = features.astype(np.float64)
+    mean, deviation = x[train].mean(axis=0), x[train].std(axis=0)
+    # Below float32's resolution a feature's spread is rounding, and to blow it up would be to probe noise.
+    constant = deviation <= 1e-6 * np.abs(mean)
+    return np.where(constant, 0.0, (x - mean) / np.where(constant, 1.0, deviation))
