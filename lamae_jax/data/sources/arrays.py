@@ -213,6 +213,8 @@ def open_npz(path: str, key: str, version: tuple[int, int]) -> np.ndarray:
             major = np.lib.format.read_magic(member)
             read = np.lib.format.read_array_header_1_0 if major == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, kind = read(member)
+            if kind.hasobject:
+                raise Unreadable("format", f"{os.path.basename(path)}: {chosen} is pickled, which is never opened")
             due = member.tell() + math.prod(shape) * kind.itemsize
         if due != names[chosen].file_size:
             raise Unreadable(

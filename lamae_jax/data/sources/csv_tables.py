@@ -128,7 +128,8 @@ def people_entries(
             raise UserError(f"{line}: age {age!r}; right are years, or empty")
         entry = Entry(record_id, paths[number], patient, folds, age_of(age), SEXES[sex], extras[number])
         if entries.setdefault(record_id, entry) != entry:
-            raise UserError(f"{line}: record {record_id!r} stands on line {rows[record_id]} with other cells")
+            first = f"stands on line {rows[record_id]} with other cells"
+            raise UserError(f"{line}: record {record_id!r} {first}; give each a record_id of its own")
         rows.setdefault(record_id, number + 2)
     unknown = sum(entry.patient_id is None for entry in entries.values())
     split = ten_folds("fold", f"column fold of {path.name}") if any(given) else hash_split(unknown, len(entries))
