@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-LIMB_LEADS = STANDARD_LEADS[:6]
+LIMB_LEADS, CHEST_LEADS = STANDARD_LEADS[:6], STANDARD_LEADS[6:]
 
 # Einthoven (III = II - I) and Goldberger: each limb lead from the two measured ones. Row: limb lead; columns: I, II.
 LIMB_PROJECTION = np.array([[1, 0], [0, 1], [-1, 1], [-0.5, -0.5], [1, -0.5], [-0.5, 1]])  # [6, 2]

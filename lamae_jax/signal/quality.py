@@ -28,7 +28,7 @@ _FLAT_TOP = 0.006  # seconds at the very same extreme value, at least twice in a
 _PLATEAU = 0.1  # ... or this long, once
 
 
-def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First indices and lengths of the runs of True in `mask` [N]."""
     steps = np.diff(mask.astype(np.int8), prepend=0, append=0)
     first = np.flatnonzero(steps == 1)
@@ -43,7 +43,7 @@ def fill_gaps(lead: np.ndarray, fs: float) -> str:
     valid = np.isfinite(lead)
     if not valid.any():
         return "lead_nan"
-    if _runs(~valid)[1].max() > LONGEST_GAP * fs + 1e-6:
+    if runs(~valid)[1].max() > LONGEST_GAP * fs + 1e-6:
         return "lead_gap"
     at = np.flatnonzero(valid)
     gaps = np.flatnonzero(~valid)
@@ -67,7 +67,7 @@ def is_clipped(signal: np.ndarray, low: np.ndarray, high: np.ndarray, fs: float)
             at_extreme = lead == extreme
             if np.count_nonzero(at_extreme) < 2 * shortest:
                 continue
-            first, length = _runs(at_extreme)
+            first, length = runs(at_extreme)
             inside = (first > 0) & (first + length < len(lead))
             tops = length[inside & (length >= shortest)]
             enough = len(tops) >= 2 or (len(tops) == 1 and tops[0] >= _PLATEAU * fs)
