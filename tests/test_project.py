@@ -40,6 +40,18 @@ def test_a_dependency_has_a_lower_and_an_upper_bound(requirement: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]+>=[0-9.]+,<[0-9.]+", requirement)
 
 
+def test_what_the_package_imports_is_declared() -> None:
+    distribution = {"orbax": "orbax-checkpoint"}  # where the two names differ
+    declared = {re.split(r"[><=]", requirement)[0] for requirement in PROJECT["dependencies"]}
+    for file in [*ROOT.glob("lamae_jax/**/*.py"), *RECIPES]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for top in {name.split(".")[0] for name in names} - {"lamae_jax"} - set(sys.stdlib_module_names):
+                assert distribution.get(top, top) in declared, f"{file.name} imports {top}: not in pyproject.toml"
+
+
 @pytest.mark.parametrize("module", ["lamae_jax", "lamae_jax.signal.contract", "lamae_jax.data.prepare"])
 def test_what_prepares_recordings_does_not_pay_for_jax(module: str) -> None:
     answer = python(

@@ -22,7 +22,7 @@ HOMES = {
     "orbax": ["train/checkpoint.py"],
     "grain": ["data/loader.py"],
     "optax": ["train/", "evaluate/"],
-    "matplotlib": ["signal/paper.py", "evaluate/figures.py"],
+    "matplotlib": ["signal/paper.py", "train/figures.py", "evaluate/figures.py"],
     "wfdb": ["signal/simulated.py", "data/sources/"],
     "pandas": [],
     "tensorboardX": ["train/"],
