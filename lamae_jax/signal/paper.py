@@ -105,11 +105,13 @@ def draw_reconstruction(
     baselines = np.median(original[:, :samples], axis=1, keepdims=True)
     recorded = _traces(original[:, :samples] - baselines, leads, available)
     seen = _traces(np.where(hidden, np.nan, masked[:, :samples] - baselines), leads, available)
-    # The model's strokes take one sample of what is visible on either side, so that they join the ink.
+    # The model's strokes begin and end at the visible samples on either side, so that they join the ink. What a model makes
+    # of visible patches means nothing (they are not in its loss) and is not shown.
     wider = hidden.copy()
     wider[:, 1:] |= hidden[:, :-1]
     wider[:, :-1] |= hidden[:, 1:]
-    made = _traces(np.where(wider, reconstruction[:, :samples] - baselines, np.nan), leads, available)
+    joined = np.where(hidden, reconstruction[:, :samples], masked[:, :samples]) - baselines
+    made = _traces(np.where(wider, joined, np.nan), leads, available)
     covered = dict(zip(leads, hidden, strict=True))
 
     columns = [[lead for lead in half if lead in leads] for half in (LIMB_LEADS, CHEST_LEADS)]
