@@ -465,7 +465,9 @@ def test_single_arrays_that_cannot_be_read_are_refused_with_a_reason(tmp_path: P
     with h5py.File(tmp_path / "link.h5", "w") as file:
         file["ecg"] = h5py.ExternalLink("secret.h5", "ecg")
     with h5py.File(tmp_path / "hollow.h5", "w") as file:
-        file.create_dataset("ecg", (12, 10**11), "f4", chunks=(12, 1000))
+        file.create_dataset("ecg", (12, 10**11), "f4", chunks=(12, 1000))[:, :1000] = (
+            1  # one chunk of a hundred million
+        )
     cases = {
         "nothing.npy": "absent",
         "short.npy": "format size",  # numpy itself refuses to map it, or we do

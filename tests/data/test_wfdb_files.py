@@ -243,11 +243,17 @@ def test_matlab_files_of_the_challenges(tmp_path: Path, counts: np.ndarray) -> N
 def test_a_flac_file_must_hold_what_the_header_says(tmp_path: Path, counts: np.ndarray) -> None:
     wfdb_writes(tmp_path, counts.astype(np.int64), ["516"] * 3, ["r.dat"] * 3)
     header = (tmp_path / "r.hea").read_text()
-    (tmp_path / "r.hea").write_text(header.replace(f" {SAMPLES}", " 10000000000", 1))
-    assert reason_of(tmp_path) == "size"
+    for claim in (SAMPLES - 1, SAMPLES + 1, 10_000_000_000):
+        (tmp_path / "r.hea").write_text(header.replace(f" {SAMPLES}", f" {claim}", 1))
+        assert reason_of(tmp_path) == "size"
     (tmp_path / "r.hea").write_text(header)
     (tmp_path / "r.dat").write_bytes(b"RIFF" + (tmp_path / "r.dat").read_bytes()[4:])
     assert reason_of(tmp_path) == "format"
+
+
+def test_a_flac_file_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    wfdb_writes(tmp_path, np.zeros((400_000, SIGNALS), np.int64), ["516"] * 3, ["r.dat"] * 3)
+    assert reason_of(tmp_path) == "size"
 
 
 GOOD = "r.dat 16 200/mV 16 0 0 0 0 "
