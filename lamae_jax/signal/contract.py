@@ -33,7 +33,6 @@ _GRID = 1024.0
 _LEADS_AT_ONCE = (
     4  # filtered together: few enough for their arrays to stay in the cache, and in memory that malloc keeps
 )
-_ABSURD = 1e7  # uV; ten volts are no ECG in any unit, and are held here so that the arithmetic stays finite
 
 
 class SignalError(UserError):
@@ -244,8 +243,6 @@ def _usable_leads(
         microvolts, low, high = microvolts[keep], low[keep], high[keep]
     if is_clipped(microvolts, low, high, fs):
         flags.add("clipped")
-    if max(high.max(initial=0), -low.min(initial=0)) > _ABSURD:
-        np.clip(microvolts, -_ABSURD, _ABSURD, out=microvolts)
     return microvolts, [lead.position for lead, kept in zip(picked, keep, strict=True) if kept]
 
 

@@ -35,6 +35,6 @@ def test_limb_leads_follow_from_i_and_ii_in_real_recordings(real_ptb_xl: Path) -
     for file in sorted(real_ptb_xl.glob("records100/*/*.dat"))[:20]:
         counts = np.fromfile(file, "<i2").reshape(-1, 12).T[:6]  # 1 uV a count
         error = np.abs(LIMB_PROJECTION @ counts[:2] - counts)
-        assert np.median(error) <= 2, file.name
+        assert np.median(error, axis=1).max() <= 2, file.name
         checked += 1
     assert checked == 20

@@ -135,8 +135,12 @@ def test_the_model_draws_only_where_it_was_blind() -> None:
 def test_what_is_hidden_is_blank_and_shaded() -> None:
     figure = reconstruction(ecg())
     shades = [shade for shade in figure.axes[0].collections if isinstance(shade, PolyCollection)]
-    widths = [np.ptp(shade.get_paths()[0].vertices[:, 0]) for shade in shades]
+    widths = [np.ptp(np.asarray(shade.get_paths()[0].vertices)[:, 0]) for shade in shades]
     assert np.allclose(sorted(widths), [5.0] * 11 + [60.0])  # .2 s, and 2.4 s
+    lead_i = traces(figure)[12]  # the second panel's first
+    visible = lead_i[np.isfinite(lead_i[:, 1]), 0]
+    edges = np.asarray(shades[0].get_paths()[0].vertices)[:, 0]
+    assert visible[19] < edges.min() < visible[20] and edges.max() <= visible[20] + 1e-9
     assert "What the model saw (10% hidden)" in texts(figure)
     # Whatever stands in the hidden samples of the masked signal, none of it is shown.
     other = reconstruction(ecg(), masked=np.where(HIDDEN, 99, ecg()))
