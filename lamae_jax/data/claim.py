@@ -69,7 +69,6 @@ def tidy(store: Path) -> None:
     """Remove what only an unfinished store needs."""
     shutil.rmtree(store / "parts", ignore_errors=True)
     (store / BEGUN).unlink(missing_ok=True)
-    clear(store)
 
 
 def clear(store: Path) -> None:

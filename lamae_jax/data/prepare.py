@@ -116,16 +116,18 @@ def check(store: Path) -> dict[str, Any]:
         more = f" (and {len(problems) - 1} more, above)" if len(problems) > 1 else ""
         raise UserError(f"store {store}: {problems[0]}{more}; delete the store and prepare it again")
     manifest = read_manifest(store)
-    say(f"store {store}: sound, {sum(shard['records'] for shard in manifest['shards'])} waveforms, all checksums hold")
-    return {"verified": True} | {name: manifest[name] for name in ("source", "counts", "notes")}
+    say(f"store {store}: sound, {manifest['counts']['waveforms']} waveforms, all checksums hold")
+    return {"verified": True} | summary_of(manifest)
 
 
 def build(config: PrepareConfig, store: Path) -> dict[str, Any]:
     """Make what is missing of a store."""
     contract = config.contract()
-    finished = (store / MANIFEST).exists()
-    if finished:
-        compare(store, read_manifest(store)["config"], config.identity())
+    if (store / MANIFEST).exists():
+        manifest = read_manifest(store)
+        compare(store, manifest["config"], config.identity())
+        if config.kind == "simulated" or not Path(config.folder()).is_dir():
+            return already(store, manifest)  # whoever has the store may have deleted the recordings
     source = open_source(
         config.kind,
         config.folder(),
@@ -144,22 +146,22 @@ def build(config: PrepareConfig, store: Path) -> dict[str, Any]:
             manifest = read_manifest(store)
             compare(store, manifest["config"], ours)
             tidy(store)
-            say(
-                f"store {store}: complete already, {manifest['counts']['waveforms']} waveforms; delete it to prepare it anew"
-            )
-            return summary_of(manifest, source)
+            return already(store, manifest)
         begin(store, ours)
         if not config.shard:
             clear(store)  # jobs of an array don't: the temporary files may be each other's
         count = -(-len(source.entries) // shards.RECORDS_PER_SHARD)
         make_shards(config, contract, source, store, count)
         if config.shard:
-            say(
-                f"store {store}: shards {config.shard} are made; when all jobs are through, run with --config.merge=True"
-            )
+            say(f"store {store}: shards {config.shard} are made; after all jobs, run with --config.merge=True")
             return {"source": source.name, "shard": config.shard, "shards": count}
-        manifest = finish(config, contract, source, store, ours, count)
-    return summary_of(manifest, source)
+        return summary_of(finish(config, contract, source, store, ours, count))
+
+
+def already(store: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """There is nothing to do."""
+    say(f"store {store}: complete already, {manifest['counts']['waveforms']} waveforms; delete it to prepare it anew")
+    return summary_of(manifest)
 
 
 def make_shards(config: PrepareConfig, contract: SignalContract, source: Source, store: Path, count: int) -> None:
@@ -272,8 +274,8 @@ def finish(
             "waveforms": len(stored),
             "rejected": dict(sorted(rejected.items())),
             "flags": dict(sorted(flags.items())),
-            "unlisted": len(source.unlisted),
         },
+        "unlisted": list(source.unlisted),
         "notes": dict(source.notes),
         "shards": [
             {"file": shard_file(k), "records": part["records"], "sha256": part["sha256"]}
@@ -286,19 +288,14 @@ def finish(
     counts = manifest["counts"]
     say(
         f"store {store}: {counts['waveforms']} waveforms of {counts['stored']} records, {rejected.total()} rejected, "
-        f"{counts['unlisted']} unlisted, split by {source.split.column}"
+        f"{len(source.unlisted)} unlisted, split by {source.split.column}"
     )
     return manifest
 
 
-def summary_of(manifest: dict[str, Any], source: Source) -> dict[str, Any]:
+def summary_of(manifest: dict[str, Any]) -> dict[str, Any]:
     """What a run of prepare reports of a complete store."""
-    return {
-        "source": manifest["source"],
-        **manifest["counts"],
-        "notes": manifest["notes"],
-        "unlisted": list(source.unlisted),
-    }
+    return {name: manifest[name] for name in ("source", "notes", "unlisted")} | manifest["counts"]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,26 @@ def test_running_again_on_a_complete_store_changes_nothing(
     assert summary["stored"] == COUNT - 5 and "complete already" in capsys.readouterr().out
 
 
+def test_a_complete_store_no_longer_needs_its_recordings(tmp_path: Path) -> None:
+    source = tiny.write_ptb_xl(tmp_path / "source", 4)
+    config = tiny.config(source, tmp_path / "store")
+    first = prepare(config, tmp_path / "run")
+    shutil.rmtree(source)
+    again = prepare(config, tmp_path / "run")
+    assert first | {"seconds": 0} == again | {"seconds": 0}
+
+
+def test_a_shard_that_was_lost_or_cut_before_the_store_was_complete_is_made_again(
+    source: Path, whole: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    prepare(tiny.config(source, store, shard="0/2"), tmp_path / "run")
+    (store / "shards" / "00000.npy").write_bytes(b"half")
+    (store / "shards" / "00002.npy").unlink()
+    prepare(tiny.config(source, store), tmp_path / "run")
+    assert tiny.contents(store) == tiny.contents(whole)
+
+
 KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -166,7 +187,7 @@ def test_kill_9_at_any_moment_and_run_again_gives_the_same_bytes(
             time.sleep(0.001)
         time.sleep(dice.random() * 0.02)
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)  # ends only when its workers, too, have let go of the pipe
         for path in sorted(store.glob("shards/*.npy")):  # never a half shard under a shard's name
             assert np.array_equal(np.load(path), np.load(whole / "shards" / path.name))
     output, _ = start(tmp_path, source, store, workers).communicate()
