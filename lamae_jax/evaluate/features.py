@@ -5,6 +5,7 @@ N records, B a batch, L leads, S' stored samples, S the model's, D width, F feat
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -19,6 +20,8 @@ from lamae_jax.model.lamae import Params, encode, readout
 from lamae_jax.model.presets import ModelConfig
 from lamae_jax.progress import Progress
 
+CPU_RECORDS = 2
+
 
 @partial(jax.jit, static_argnames=("config", "inputs", "names"))
 def batch_features(
@@ -31,11 +34,22 @@ def batch_features(
     names: tuple[str, ...],
 ) -> dict[str, jax.Array]:
     """Readouts of `counts [B, L, S']`, longer ones cut to their middle: `[B, D]`, or `[B, L, D]` of `encoder_concat`, float32."""
-    x, _ = model_input(crop(counts, config.samples), available, inputs)
-    tokens = encode(config, params, x, available)
-    # A mean over hundreds of bfloat16 tokens would lose what tells records apart.
-    tokens = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tokens)
-    return {name: readout(tokens, name, available) for name in names}
+
+    def encode_some(some: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
+        counts, available = some
+        x, _ = model_input(crop(counts, config.samples), available, inputs)
+        tokens = encode(config, params, x, available)
+        # A mean over hundreds of bfloat16 tokens would lose what tells records apart.
+        tokens = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tokens)
+        return {name: readout(tokens, name, available) for name in names}
+
+    if jax.default_backend() != "cpu":
+        return encode_some((counts, available))
+    # On a CPU few records at a time: attention among all L T tokens of many would run through memory instead of the cache.
+    some = math.gcd(len(counts), CPU_RECORDS)
+    pieces = jax.tree.map(lambda whole: whole.reshape(-1, some, *whole.shape[1:]), (counts, available))
+    out = jax.lax.map(encode_some, pieces)
+    return {name: values.reshape(-1, *values.shape[2:]) for name, values in out.items()}
 
 
 def extract(
@@ -80,7 +94,8 @@ def extract(
     if before is not None:
         done += take(before)
     progress.close()
-    for name, values in out.items():
+    for name in names:
+        values = out[name]
         broken = int(np.count_nonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1)))
         if broken:
             raise NotFinite(

@@ -130,7 +130,9 @@ def probe(config: ProbeConfig, workdir: Path) -> dict[str, Any]:
         "l2_grid": list(L2_VALUES),
         "records": counts,
         "labels": {"task": config.labels, "scored": len(scored), "undefined": undefined, **labels.notes},
-        "split": dataclasses.asdict(store.split),
+        "split": {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(store.split).items()
+        },
         "model": {"folder": config.model, "sha256": model.sha256},
         "store": {"folder": config.store, "hash": store.hash, "source": store.name},
         "pretraining_check": checked,

@@ -109,7 +109,7 @@ class LeadDecoder(nn.Module):
         x = jnp.concatenate([summary, tokens], axis=1) + lead[:, None].astype(dtype)
         turn = None
         if config.positions != "sincos":
-            turn = rotation(jnp.pad(jnp.arange(config.patches), (extra, 0)), width // config.decoder_heads)
+            turn = rotation(jnp.pad(jnp.arange(config.patches), (extra, 0))[None], width // config.decoder_heads)
         x = _transformer(config, config.decoder_depth, config.decoder_heads, "transformer")(x, turn)
         # The head works in the compute dtype; the prediction leaves it as float32.
         head = nn.Dense(config.patch, dtype=dtype, kernel_init=nn.initializers.xavier_uniform(), name="head")

@@ -1,0 +1,74 @@
+"""python -m lamae_jax.main --config=configs/TASK.py[:VARIANT] [--config.FIELD=VALUE ...] [--workdir=DIR]
+
+TASK is prepare, pretrain or probe; what a field means stands beside it in the config file. Without --workdir the run goes to
+runs/TASK-VARIANT-HASH, where the hash follows from the config: the same command resumes the same run.
+
+  --help      this text
+  --version   the version
+
+Exit codes: 0 done; 2 a mistake in the command, the config or the data, said in one line; 3 a loss or gradient that is not
+finite; 75 stopped by SIGTERM after saving: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from lamae_jax import __version__
+from lamae_jax.errors import NotFinite, Stopped, UserError
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; returns its exit code."""
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return 0
+    if "--version" in arguments:
+        print(f"lamae_jax {__version__}")
+        return 0
+    try:
+        run(arguments)
+    except (UserError, NotFinite, Stopped) as error:
+        # No traceback: the line says what to do.
+        print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(f"error: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
+        return UserError.exit_code
+    except KeyboardInterrupt:
+        print("stopped: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(arguments: list[str]) -> None:
+    """Read the command, claim its folder, run its task."""
+    from lamae_jax import config
+
+    command = config.read_command(arguments)
+    if command.task == "prepare":
+        from lamae_jax.data.prepare import prepare
+
+        preparing = config.prepare_config(command.config, command.variant)
+        with config.claimed(command) as workdir:
+            prepare(preparing, workdir)
+    elif command.task == "pretrain":
+        from lamae_jax.train.pretrain import pretrain, start_processes
+
+        start_processes(named=command.workdir is not None)
+        pretraining = config.pretrain_config(command.config)
+        with config.claimed(command) as workdir:
+            pretrain(pretraining, workdir)
+    elif command.task == "probe":
+        from lamae_jax.evaluate.probe import probe
+
+        probing = config.probe_config(command.config)
+        with config.claimed(command) as workdir:
+            probe(probing, workdir)
+    else:
+        raise UserError(f"task={command.task}: must be prepare, pretrain or probe")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,82 @@
+"""Checkpoints: asynchronous orbax, the last n and the best kept, restored only onto given shapes and shardings.
+
+The manager's traps are closed here: a metric that is not finite would be ranked best and delete the others; `save` of an old
+step returns False in silence; a best-only policy deletes the latest.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from lamae_jax.errors import UserError
+
+METRIC = "val_mse"
+
+
+def _metric(metrics: dict[str, float]) -> float:
+    return metrics[METRIC]
+
+
+class Checkpoints:
+    """The checkpoints of one run, as a context: leaving it waits for the save under way and passes its error on."""
+
+    def __init__(self, folder: Path, keep: int):
+        if keep < 1:
+            raise UserError(f"checkpoint.keep={keep}: must be at least 1")
+        best = preservation_policy.BestN(
+            get_metric_fn=_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        self.manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                best_fn=_metric,
+                best_mode="min",
+                preservation_policy=preservation_policy.AnyPreservationPolicy(
+                    [preservation_policy.LatestN(keep), best]
+                ),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The newest whole checkpoint's step, or None."""
+        return self.manager.latest_step()
+
+    def save(self, step: int, state: Any, facts: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Begin to save; the state may be donated at once. `facts` is JSON that travels with it."""
+        if self.latest is not None and step <= self.latest:
+            return
+        value = metrics[METRIC] if METRIC in metrics else math.inf
+        ranked = {METRIC: value if math.isfinite(value) else 1e30}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
+        if not self.manager.save(step, args=items, metrics=ranked):
+            raise OSError(f"checkpoint of step {step} was not written")
+
+    def wait(self) -> None:
+        """Until the save under way is on disk."""
+        self.manager.wait_until_finished()
+
+    def restore(self, step: int, abstract: Any, shardings: Any) -> tuple[Any, dict[str, Any]]:
+        """State and facts of a step, onto today's shapes and devices; any mismatch raises."""
+        target = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings
+        )
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(target), facts=ocp.args.JsonRestore())
+        restored = self.manager.restore(step, args=items)
+        return restored["state"], restored["facts"]

@@ -1,0 +1,116 @@
+"""Devices as a mesh of data x fsdp x tensor, and one table that says how each parameter is split over it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lamae_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))
+
+# First match wins; the path is matched from its end, so optimiser state follows its parameter. The first axis of whatever
+# lies under `layers` counts the layers. Only latent attention is split over `tensor`: its heads and its MLP.
+RULES: tuple[tuple[str, P], ...] = (
+    (r"latent_attention/.*/attention/qkv/kernel$", P(None, "fsdp", None, "tensor", None)),
+    (r"latent_attention/.*/attention/out/kernel$", P(None, "tensor", None, "fsdp")),
+    (r"latent_attention/.*/mlp_in/kernel$", P(None, "fsdp", "tensor")),
+    (r"latent_attention/.*/mlp_out/kernel$", P(None, "tensor", "fsdp")),
+    (r"attention/qkv/kernel$", P(None, "fsdp", None, None, None)),
+    (r"attention/out/kernel$", P(None, None, None, "fsdp")),
+    (r"mlp_in/kernel$", P(None, "fsdp", None)),
+    (r"mlp_out/kernel$", P(None, None, "fsdp")),
+    (r"patch_embedding/kernel$", P(None, "fsdp")),
+    (r"to_decoder/kernel$", P("fsdp", None)),
+    (r"head/kernel$", P("fsdp", None)),
+    (r"(bias|scale|cls|lead_embedding|mask_token)$", P()),
+    (r"(^|/)(step|count)$", P()),
+)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the three axes; -1 takes the devices that the others leave. Raises UserError for impossible sizes."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = {axis: getattr(self, axis) for axis in AXES}
+        for axis, size in sizes.items():
+            if size == 0 or size < -1:
+                raise UserError(f"mesh.{axis}={size}: must be a number of devices, or -1 for the rest")
+        if list(sizes.values()).count(-1) > 1:
+            raise UserError("mesh: only one of data, fsdp and tensor can be -1 (the rest)")
+
+    def shape(self, devices: int) -> tuple[int, int, int]:
+        """The three sizes for so many devices."""
+        sizes = [self.data, self.fsdp, self.tensor]
+        given = int(np.prod([size for size in sizes if size > 0]))
+        if devices % given or (-1 not in sizes and given != devices):
+            asked = " x ".join(str(size) for size in sizes)
+            raise UserError(f"mesh (data x fsdp x tensor)={asked}: does not make up the {devices} devices here")
+        return tuple(devices // given if size == -1 else size for size in sizes)  # type: ignore[return-value]
+
+
+def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
+    """The mesh over all devices of all processes, with Auto axes spelled out (jax's default changed between versions)."""
+    devices = jax.devices() if devices is None else devices
+    shape = config.shape(len(devices))
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def batch_divisor(mesh: Mesh) -> int:
+    """What a batch must be a multiple of: the devices that split it."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def path_of(path: tuple[Any, ...]) -> str:
+    """A tree path as text: `opt_state/1/mu/encoder/.../kernel`."""
+    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+
+
+def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """The rule for one array. Raises UserError naming an array that no rule matches or whose size an axis does not divide."""
+    if not shape:
+        return P()
+    for pattern, spec in RULES:
+        if re.search(pattern, path):
+            break
+    else:
+        raise UserError(f"{path} {list(shape)}: no sharding rule matches it; add one to the table in train/sharding.py")
+    for size, axis in zip(shape, spec, strict=False):
+        if axis is not None and size % mesh.shape[axis]:
+            raise UserError(f"mesh.{axis}={mesh.shape[axis]}: does not divide a size of {path} {list(shape)}")
+    return spec
+
+
+def state_shardings(abstract: Any, mesh: Mesh) -> Any:
+    """A tree of NamedShardings for a tree of abstract arrays."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, spec_of(path_of(path), leaf.shape, mesh)), abstract
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Records split over data x fsdp."""
+    return NamedSharding(mesh, BATCH)
+
+
+def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a global batch, put on its devices; the transfer runs while the device computes."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

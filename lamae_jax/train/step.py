@@ -1,0 +1,141 @@
+"""The train step: one jitted, donated function of state and batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from lamae_jax.errors import UserError
+from lamae_jax.model.inputs import InputConfig, crop, model_input, random_start
+from lamae_jax.model.lamae import Params, init_params, patches_of, reconstruct
+from lamae_jax.model.losses import TARGETS, counted_patches, squared_error, targets
+from lamae_jax.model.masking import MaskConfig, Masks, draw_masks, hidden_patches
+from lamae_jax.model.presets import ModelConfig
+from lamae_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
+from lamae_jax.train.sharding import batch_sharding, replicated, state_shardings
+
+Batch = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """All that a train step depends on beside state and batch. `ema` is the decay of the averaged parameters, 0 = none."""
+
+    model: ModelConfig
+    inputs: InputConfig
+    masks: MaskConfig
+    optimizer: OptimizerConfig
+    seed: int = 0
+    target: str = "raw"
+    accumulate: int = 1
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise UserError(f"target={self.target}: must be one of {', '.join(TARGETS)}")
+        if self.accumulate < 1:
+            raise UserError(f"accumulate={self.accumulate}: must be at least 1")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"ema={self.ema:g}: must be at least 0 and below 1")
+        self.masks.kept_tokens(self.model.leads, self.model.patches)
+        if not self.model.latent_depth and self.masks.alpha_LA:
+            raise UserError(
+                f"mask.alpha_LA={self.masks.alpha_LA:g}: must be 0 with model.latent_depth=0, where nothing mixes the leads"
+            )
+
+
+@struct.dataclass
+class TrainState:
+    """What a checkpoint holds. `step` counts the updates done; with it data and masks are known too."""
+
+    step: jax.Array  # int32
+    params: Params
+    opt_state: Any
+    ema: Params | None
+
+
+def init_state(config: StepConfig) -> TrainState:
+    """Step 0, drawn from the seed; to be called inside jit with the shardings of `state_shardings`."""
+    params = init_params(config.model, jax.random.fold_in(jax.random.key(config.seed), 0))
+    opt_state = make_optimizer(config.optimizer).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, params if config.ema else None)
+
+
+def masked_inputs(
+    config: StepConfig, batch: Batch, key: jax.Array, *, random_crop: bool
+) -> tuple[jax.Array, jax.Array, Masks, jax.Array]:
+    """Counts -> `x [B, L, S]`, scale in mV, masks, and the patches that count `[B, L, T]`."""
+    counts, available = batch["counts"], batch["available"]
+    for_crop, for_masks = jax.random.split(key)
+    start = random_start(for_crop, counts.shape[0], counts.shape[-1], config.model.samples) if random_crop else None
+    x, scale = model_input(crop(counts, config.model.samples, start), available, config.inputs)
+    masks = draw_masks(for_masks, available, config.model.patches, config.masks)
+    hidden = hidden_patches(masks, config.model.leads, config.model.patches)
+    return x, scale, masks, counted_patches(hidden, available)
+
+
+def train_step(config: StepConfig, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update. Masks come from `fold_in(key(seed), step)`; the loss is over the global batch's hidden patches."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step + 1)
+    x, _, masks, counted = masked_inputs(config, batch, key, random_crop=True)
+    total = jnp.maximum(counted.sum(), 1.0)
+
+    def loss_of(params: Params, part: tuple[Any, ...]) -> jax.Array:
+        x, masks, available, counted = part
+        predicted = reconstruct(config.model, params, x, masks, available)
+        wanted = targets(patches_of(x, config.model.patch), config.target)
+        return squared_error(predicted, wanted, counted) / total
+
+    whole = (x, masks, batch["available"], counted)
+    loss, gradient = _accumulated(jax.value_and_grad(loss_of), state.params, whole, config.accumulate)
+    tx = make_optimizer(config.optimizer)
+    updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+        ema = jax.tree.map(lambda old, new: config.ema * old + (1 - config.ema) * new, ema, params)
+    metrics = {
+        "train/loss": loss,
+        "grad_norm": optax.global_norm(gradient),
+        "learning_rate": schedule(config.optimizer)(state.step),
+    }
+    return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+
+def _accumulated(value_and_grad: Callable[..., Any], params: Params, whole: Any, parts: int) -> tuple[jax.Array, Params]:
+    """Loss and gradient summed over microbatches. Masks are drawn before, so the number of parts changes nothing else."""
+    if parts == 1:
+        return value_and_grad(params, whole)
+
+    def split(rows: jax.Array) -> jax.Array:  # [B, ...] -> [parts, B/parts, ...]; strided, so each device keeps its rows
+        return jnp.swapaxes(rows.reshape(rows.shape[0] // parts, parts, *rows.shape[1:]), 0, 1)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
+
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    return jax.lax.scan(add, zero, jax.tree.map(split, whole))[0]
+
+
+def compile_init(config: StepConfig, mesh: Mesh) -> tuple[Callable[[], TrainState], Any, Any]:
+    """A jitted `init_state` that makes every array where it belongs, the abstract state, and its shardings."""
+    abstract = jax.eval_shape(lambda: init_state(config))
+    shardings = state_shardings(abstract, mesh)
+    return jax.jit(lambda: init_state(config), out_shardings=shardings), abstract, shardings
+
+
+def compile_step(config: StepConfig, mesh: Mesh, shardings: Any) -> Callable[[TrainState, Batch], Any]:
+    """The jitted train step; the state is donated, its shardings go in and come out the same."""
+    return jax.jit(
+        lambda state, batch: train_step(config, state, batch),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )

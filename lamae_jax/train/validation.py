@@ -1,0 +1,108 @@
+"""The error on held-out patients, beside three predictors that need no learning.
+
+Always in the model's units, on the raw target, with masks that are the same at every evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lamae_jax.model.lamae import Params, patches_of, reconstruct
+from lamae_jax.model.losses import squared_error
+from lamae_jax.signal.leads import LIMB_LEADS, LIMB_PROJECTION
+from lamae_jax.train.step import StepConfig, masked_inputs
+
+MASK_SEED = 12_345
+YARDSTICKS = ("record_mean", "interpolation", "einthoven")
+
+
+def interpolate(x: jax.Array, shown: jax.Array) -> jax.Array:
+    """Fill samples that are not `shown [..., S]` on the line between the nearest shown ones; edges hold the nearest.
+
+    Where nothing is shown the lead's mean stands.
+    """
+    samples = x.shape[-1]
+    at = jnp.broadcast_to(jnp.arange(samples), x.shape)
+    before = jax.lax.cummax(jnp.where(shown, at, -1), axis=x.ndim - 1)
+    after = jax.lax.cummin(jnp.where(shown, at, samples), axis=x.ndim - 1, reverse=True)
+    before, after = jnp.where(before < 0, after, before), jnp.where(after >= samples, before, after)
+    low, high = jnp.clip(before, 0, samples - 1), jnp.clip(after, 0, samples - 1)
+    left, right = jnp.take_along_axis(x, low, axis=-1), jnp.take_along_axis(x, high, axis=-1)
+    weight = (at - low) / jnp.maximum(high - low, 1)
+    line = left + (right - left) * weight
+    return jnp.where(shown.any(axis=-1, keepdims=True), line, x.mean(axis=-1, keepdims=True))
+
+
+def limb_laws(patches: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Einthoven's and Goldberger's laws: limb-lead patches from the others that show the same time.
+
+    `patches [B, 6, T, P]` in mV (means removed), `visible [B, 6, T]` -> least-squares estimate from all visible limb leads,
+    and where at least two of them were visible, `[B, 1, T]` bool.
+    """
+    law = jnp.asarray(LIMB_PROJECTION, jnp.float32)  # [6, 2]: each limb lead from I and II
+    shown = visible.astype(jnp.float32)
+    enough = shown.sum(axis=1, keepdims=True) >= 2
+    normal = jnp.einsum("blt,li,lj->btij", shown, law, law)
+    normal = jnp.where(enough[:, 0, :, None, None], normal, jnp.eye(2)[None, None])
+    right = jnp.einsum("blt,li,bltp->btip", shown, law, patches)
+    return jnp.einsum("li,btij,btjp->bltp", law, jnp.linalg.inv(normal), right), enough
+
+
+def yardsticks(x: jax.Array, scale: jax.Array, visible: jax.Array, leads: tuple[str, ...]) -> dict[str, jax.Array]:
+    """Three predictions `[B, L, T, P]` for `x [B, L, S]` of which `visible [B, L, T]` is shown; `scale` is mV a unit of x."""
+    records, count, patches = visible.shape
+    mean = jnp.broadcast_to(x.mean(axis=-1, keepdims=True), x.shape)
+    line = interpolate(x, jnp.repeat(visible, x.shape[-1] // patches, axis=-1))
+    mean, line = (patches_of(part, x.shape[-1] // patches) for part in (mean, line))
+    einthoven = line
+    if all(lead in leads for lead in LIMB_LEADS):
+        limb = np.array([leads.index(lead) for lead in LIMB_LEADS])
+        unit = jnp.broadcast_to(scale, (records, count, 1))[:, limb, :, None]
+        by_law, enough = limb_laws(patches_of(x, x.shape[-1] // patches)[:, limb] * unit, visible[:, limb])
+        einthoven = line.at[:, limb].set(jnp.where(enough[..., None], by_law / unit, line[:, limb]))
+    return {"record_mean": mean, "interpolation": line, "einthoven": einthoven}
+
+
+def compile_validation(
+    config: StepConfig, leads: tuple[str, ...], shardings: Any, batch_sharding: Any, replicated: Any
+) -> Callable[..., dict[str, jax.Array]]:
+    """A jitted `(params, batch, index) -> sums` over one batch of validation records; `batch["weight"]` is 0 for padding."""
+
+    def sums(params: Params, batch: dict[str, jax.Array], index: jax.Array) -> dict[str, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(MASK_SEED), index)
+        x, scale, masks, counted = masked_inputs(config, batch, key, random_crop=False)
+        counted = counted * batch["weight"][:, None, None]
+        predicted = reconstruct(config.model, params, x, masks, batch["available"])
+        wanted = patches_of(x, config.model.patch)
+        if config.target == "normalised":  # the model predicts patches without mean and scale: give it the true ones
+            mean, var = wanted.mean(axis=-1, keepdims=True), wanted.var(axis=-1, keepdims=True)
+            predicted = predicted * jnp.sqrt(var + 1e-6) + mean
+        from lamae_jax.model.masking import hidden_patches
+
+        # Leads that are not there show nothing, also to the yardsticks.
+        visible = ~hidden_patches(masks, *wanted.shape[1:3]) & batch["available"][..., None]
+        guesses = {"val_mse": predicted}
+        guesses |= {f"val_mse_{name}": guess for name, guess in yardsticks(x, scale, visible, leads).items()}
+        return {name: squared_error(guess, wanted, counted) for name, guess in guesses.items()} | {
+            "patches": counted.sum()
+        }
+
+    return jax.jit(sums, in_shardings=(shardings, batch_sharding, replicated), out_shardings=replicated)
+
+
+def validate(
+    run: Callable[..., dict[str, jax.Array]], params: Params, batches: Iterable[dict[str, jax.Array]]
+) -> dict[str, float]:
+    """Run over all batches: each figure is one sum over one count, in float64 on the host."""
+    totals: dict[str, float] = {}
+    results = [run(params, batch, jnp.asarray(index, jnp.int32)) for index, batch in enumerate(batches)]
+    for result in jax.device_get(results):
+        for name, value in result.items():
+            totals[name] = totals[name] + float(value) if name in totals else float(value)
+    patches = totals.pop("patches")
+    return {name: value / max(patches, 1.0) for name, value in totals.items()}
