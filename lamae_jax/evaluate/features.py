@@ -46,8 +46,8 @@ def batch_features(
     if jax.default_backend() != "cpu":
         return encode_some((counts, available))
     # On a CPU few records at a time: attention among all L T tokens of many would run through memory instead of the cache.
-    some = math.gcd(len(counts), CPU_RECORDS)
-    pieces = jax.tree.map(lambda whole: whole.reshape(-1, some, *whole.shape[1:]), (counts, available))
+    few = math.gcd(len(counts), CPU_RECORDS)
+    pieces = jax.tree.map(lambda whole: whole.reshape(-1, few, *whole.shape[1:]), (counts, available))
     out = jax.lax.map(encode_some, pieces)
     return {name: values.reshape(-1, *values.shape[2:]) for name, values in out.items()}
 

@@ -20,19 +20,20 @@ def draw_probe(summary: dict[str, Any], path: Path) -> None:
         axes.plot([before, after], [y, y], color="0.8", linewidth=3, zorder=1)
         axes.scatter([before], [y], color="0.55", zorder=2, label="random initialisation" if y == 0 else None)
         axes.scatter([after], [y], color="#b3202c", zorder=3, label="this model" if y == 0 else None)
-        axes.annotate(
-            f"{after:.3f}", (max(before, after), y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8
-        )
-        axes.annotate(
-            f"{before:.3f}",
-            (min(before, after), y),
-            xytext=(-7, 0),
-            textcoords="offset points",
-            va="center",
-            ha="right",
-            fontsize=8,
-            color="0.4",
-        )
+        # Each figure stands on the outer side of its dot.
+        for value, other, color in ((after, before, "black"), (before, after, "0.4")):
+            to_the_right = value > other or (value == other and color == "black")
+            offset, side = ((7, 0), "left") if to_the_right else ((-7, 0), "right")
+            axes.annotate(
+                f"{value:.3f}",
+                (value, y),
+                xytext=offset,
+                textcoords="offset points",
+                va="center",
+                ha=side,
+                fontsize=8,
+                color=color,
+            )
     axes.set_yticks(range(len(names)), names[::-1])
     axes.margins(x=0.25, y=0.3)
     axes.set_xlabel(

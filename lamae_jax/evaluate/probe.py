@@ -102,14 +102,15 @@ def probe(config: ProbeConfig, workdir: Path) -> dict[str, Any]:
     names = chosen_readouts(model.config, config.readout)
     labels = load_labels(config.labels, store)
     records = select_records(store, labels)
-    checked = check_not_pretrained(model, store, records.rows[records.part == "test"])
+    is_random = config.model.startswith(RANDOM)
+    test = records.rows[records.part == "test"]
+    checked = "not needed: the model is untrained" if is_random else check_not_pretrained(model, store, test)
     learnable = learnable_labels(labels, records)
     records = dataclasses.replace(records, labels=records.labels[:, learnable])
     counts = {part: int(np.count_nonzero(records.part == part)) for part in PARTS}
     sizes = ", ".join(f"{count} {part}" for part, count in counts.items())
     say(f"probe {config.labels}: {len(learnable)} of {len(labels.names)} labels, records: {sizes}")
 
-    is_random = config.model.startswith(RANDOM)
     trained = score_model(model, store, records, names, config.batch_size, "random model" if is_random else "model")
     untrained = trained  # a random model is its own yardstick
     if not is_random:
