@@ -88,10 +88,11 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # Looking and saving
     c.log_every = 20
-    c.eval_every = max(100, c.steps // 20)
+    c.eval_every = config_dict.placeholder(int)  # empty: twenty times a run
     c.eval_records = 512  # validation records at each evaluation; at the end up to 4,096
     c.checkpoint = ConfigDict()
-    c.checkpoint.every = max(100, c.steps // 20)
+    c.checkpoint.every = config_dict.placeholder(int)  # empty: when it evaluates
     c.checkpoint.keep = 2  # newest; the best is kept beside them
-    c.record_ids = True  # leave hashes of the training records in the model, so that leaks can be found; ids can be recovered from them
+    # Leave hashes of the training records in the model, so that leaks can be found. Ids can be recovered from them.
+    c.record_ids = True
     return c

@@ -155,14 +155,19 @@ def parse(text: str, kind: type) -> Any:
 def resolve(config: ConfigDict) -> dict[str, Any]:
     """Plain values, with what was left empty filled in, so that config.json says all that the run used."""
     plain: dict[str, Any] = config.to_dict()
-    for field, (owner, name) in fields_of(config).items():
-        if owner[name] is None and field != "learning_rate":
-            raise UserError(f"{field}=: must not be empty")
-    if plain["task"] == "pretrain" and plain["learning_rate"] is None:
+    if plain["task"] == "pretrain":
         from lamae_jax.model.presets import PRESETS
 
-        preset = PRESETS[plain["variant"].split(",")[0]]
-        plain["learning_rate"] = preset.learning_rate(plain["batch_size"])
+        if plain["learning_rate"] is None:
+            preset = PRESETS[plain["variant"].split(",")[0]]
+            plain["learning_rate"] = preset.learning_rate(plain["batch_size"])
+        if plain["eval_every"] is None:
+            plain["eval_every"] = max(1, plain["steps"] // 20)
+        if plain["checkpoint"]["every"] is None:
+            plain["checkpoint"]["every"] = plain["eval_every"]
+    empty = [field for field, value in flat(plain).items() if value is None]
+    if empty:
+        raise UserError(f"{empty[0]}=: must not be empty")
     return plain
 
 
@@ -176,7 +181,9 @@ def claimed(command: Command) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"--workdir={folder}: another process is running there; wait for it, or name another") from None
+            raise UserError(
+                f"--workdir={folder}: another process is running there; wait for it, or name another"
+            ) from None
         compare(folder, record)
         write_json(folder / "config.json", record)
         yield folder
@@ -190,14 +197,18 @@ def compare(folder: Path, ours: dict[str, Any]) -> None:
     try:
         theirs = flat(json.loads(path.read_text()))
     except ValueError:
-        raise UserError(f"{path}: damaged; remove it to claim the folder for this config, or name another --workdir") from None
+        raise UserError(
+            f"{path}: damaged; remove it to claim the folder for this config, or name another --workdir"
+        ) from None
     mine = flat(ours)
     for name in sorted(theirs.keys() | mine.keys()):
         if name.startswith(MAY_CHANGE):
             continue
         old, new = (values[name] if name in values else "absent" for values in (theirs, mine))
         if old != new:
-            raise UserError(f"--workdir={folder}: holds a run with {name}={old}, this one has {name}={new}; name another")
+            raise UserError(
+                f"--workdir={folder}: holds a run with {name}={old}, this one has {name}={new}; name another"
+            )
 
 
 def flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -30,7 +30,9 @@ def main(arguments: list[str]) -> int:
         run(arguments)
     except (UserError, NotFinite, Stopped) as error:
         # No traceback: the line says what to do.
-        print(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(
+            f"{'stopped' if isinstance(error, Stopped) else 'error'}: {' '.join(str(error).split())}", file=sys.stderr
+        )
         return error.exit_code
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
@@ -54,7 +56,8 @@ def run(arguments: list[str]) -> None:
         with config.claimed(command) as workdir:
             prepare(preparing, workdir)
     elif command.task == "pretrain":
-        from lamae_jax.train.pretrain import pretrain, start_processes
+        from lamae_jax.train.pretrain import pretrain
+        from lamae_jax.train.processes import start_processes
 
         start_processes(named=command.workdir is not None)
         pretraining = config.pretrain_config(command.config)

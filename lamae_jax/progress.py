@@ -48,7 +48,9 @@ class Progress:
         rate = self.rate(done)
         left = clock((self.total - done) / rate) if rate > 0 else "?"
         parts = [f"{self.label} {done}/{self.total} {self.unit}"]
-        parts += [f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in figures.items()]
+        parts += [
+            f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in figures.items()
+        ]
         parts.append(f"{rate:.4g} {self.unit}/s")
         self.line(", ".join([*parts, f"{left} left"]))
 

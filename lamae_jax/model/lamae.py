@@ -80,7 +80,7 @@ class LatentAttention(nn.Module):
     def __call__(
         self, lead_cls: jax.Array, tokens: jax.Array, times: jax.Array, shown: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`lead_cls [B, L, D]`, `tokens [B, M, D]` at `times [B, M]`, `shown [B, L+M]` -> the same two and CLS `[B, D]`, first."""
+        """`lead_cls [B, L, D]`, `tokens [B, M, D]` at `times [B, M]`, `shown [B, L+M]` -> CLS `[B, D]`, and the first two."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         records, leads, width = lead_cls.shape
         cls = jnp.broadcast_to(self.param("cls", small_normal, (width,)), (records, 1, width)).astype(dtype)
@@ -140,7 +140,8 @@ class LAMAE(nn.Module):
     def reconstruct(self, x: jax.Array, masks: Masks, available: jax.Array, lead_ids: jax.Array) -> jax.Array:
         """Predict every patch of every lead from the visible ones: `[B, L, T, P]` float32.
 
-        `x [B, L, S]` in the model's units, `masks` as drawn by draw_masks, `available [B, L]`, `lead_ids [L]`: which lead each row is.
+        `x [B, L, S]` in the model's units, `masks` as drawn by draw_masks, `available [B, L]`; `lead_ids [L]` says which
+        lead each row is.
         """
         records, leads, _ = x.shape
         lead_cls, seen = self._encode(x, masks, lead_ids)  # [B, L, D], [B, (L-n)K, D]

@@ -65,7 +65,9 @@ class MaskConfig:
         shown = self.shown_leads(leads) * self.visible_patches(patches)
         kept = shown - int(self.alpha_LA * shown + 0.5)
         if kept < 1:
-            raise UserError(f"mask.alpha_LA={self.alpha_LA:g}: keeps none of the {shown} visible tokens; use a smaller one")
+            raise UserError(
+                f"mask.alpha_LA={self.alpha_LA:g}: keeps none of the {shown} visible tokens; use a smaller one"
+            )
         return kept
 
     def shown_leads(self, leads: int) -> int:
@@ -143,7 +145,9 @@ def _visible_between_blocks(key: jax.Array, shape: tuple[int, int, int], visible
     hidden = patches - visible
     runs = -(-hidden // block)
     # A line of K visible patches and `runs` runs, in random order; a run's length is the block's, one is the remainder's.
-    _, where = jax.lax.top_k(jax.random.uniform(key, (records, leads, visible + runs)), runs)  # [B, L, runs], in random order
+    _, where = jax.lax.top_k(
+        jax.random.uniform(key, (records, leads, visible + runs)), runs
+    )  # [B, L, runs], in random order
     lengths = jnp.full((runs,), block, jnp.int32).at[0].set(hidden - block * (runs - 1))
     record, lead = jnp.arange(records)[:, None, None], jnp.arange(leads)[None, :, None]
     line = jnp.ones((records, leads, visible + runs), jnp.int32).at[record, lead, where].set(lengths)

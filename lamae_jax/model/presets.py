@@ -47,12 +47,16 @@ class ModelConfig:
         if self.latent_depth < 0:
             raise UserError(f"model.latent_depth={self.latent_depth}: must be 0 (independent leads) or more")
         if self.samples % self.patch:
-            near = min((p for p in range(1, self.samples + 1) if self.samples % p == 0), key=lambda p: abs(p - self.patch))
+            near = min(
+                (p for p in range(1, self.samples + 1) if self.samples % p == 0), key=lambda p: abs(p - self.patch)
+            )
             raise UserError(
                 f"model.patch={self.patch}: does not divide the {self.samples} samples of a lead; {near} would"
             )
         if self.samples == self.patch:
-            raise UserError(f"model.patch={self.patch}: leaves one patch a lead, nothing could be hidden; use a smaller one")
+            raise UserError(
+                f"model.patch={self.patch}: leaves one patch a lead, nothing could be hidden; use a smaller one"
+            )
         for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
             w, h = getattr(self, width), getattr(self, heads)
             if w % h:
@@ -85,9 +89,11 @@ class ModelConfig:
         if name not in READOUTS:
             raise UserError(f"readout={name}: must be all or one of {', '.join(READOUTS)}")
         if name not in self.readouts:
-            raise UserError(f"readout={name}: this model has no latent attention (latent_depth 0); use encoder_mean or encoder_concat")
+            raise UserError(f"readout={name}: this model has no latent attention; use encoder_mean or encoder_concat")
         if name == "la_cls" and self.decoder_reads == "tokens" and self.latent_depth == 1:
-            raise UserError("readout=la_cls: with decoder_reads=tokens and latent_depth=1 the CLS token never learned; use la_mean")
+            raise UserError(
+                "readout=la_cls: the CLS token never learned (decoder_reads=tokens, latent_depth=1); use la_mean"
+            )
 
 
 @dataclass(frozen=True)

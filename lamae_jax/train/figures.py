@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from lamae_jax.data.loader import Selection
 from lamae_jax.model.lamae import Params, reconstruct
+from lamae_jax.model.losses import VARIANCE_FLOOR
 from lamae_jax.model.masking import hidden_patches
 from lamae_jax.signal.paper import draw_reconstruction, save_figure
 from lamae_jax.train.metrics import read_metrics
@@ -19,7 +20,8 @@ from lamae_jax.train.step import masked_inputs
 from lamae_jax.train.validation import MASK_SEED, YARDSTICKS
 
 if TYPE_CHECKING:
-    from lamae_jax.train.pretrain import Data, PretrainConfig
+    from lamae_jax.train.pretrain import PretrainConfig
+    from lamae_jax.train.records import Data
 
 
 def reconstruction(path: Path, config: PretrainConfig, data: Data, params: Params) -> None:
@@ -35,7 +37,7 @@ def reconstruction(path: Path, config: PretrainConfig, data: Data, params: Param
         predicted = reconstruct(model, params, x, masks, batch["available"])
         if step.target == "normalised":  # drawn with the hidden patches' true mean and scale; the title says so
             wanted = x.reshape(predicted.shape)
-            predicted = predicted * jnp.sqrt(wanted.var(axis=-1, keepdims=True) + 1e-6)
+            predicted = predicted * jnp.sqrt(wanted.var(axis=-1, keepdims=True) + VARIANCE_FLOOR)
             predicted = predicted + wanted.mean(axis=-1, keepdims=True)
         return x * scale, predicted.reshape(x.shape) * scale, jnp.repeat(hidden, model.patch, axis=-1)
 
@@ -44,9 +46,7 @@ def reconstruction(path: Path, config: PretrainConfig, data: Data, params: Param
         "; drawn with the true patch scale" if step.target == "normalised" else ""
     )
     leads, available = config.contract.leads, np.asarray(batch["available"][0])
-    figure = draw_reconstruction(
-        original, original, predicted, config.contract.fs, leads, hidden, available, title
-    )
+    figure = draw_reconstruction(original, original, predicted, config.contract.fs, leads, hidden, available, title)
     save_figure(figure, path)
 
 
@@ -55,11 +55,16 @@ def curve(path: Path, metrics: Path, final: dict[str, float]) -> None:
     lines = read_metrics(metrics)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    for name, style in (("train/loss", {"color": "0.7", "lw": 1}), ("val/loss", {"color": "C0", "lw": 2, "marker": "."})):
+    for name, style in (
+        ("train/loss", {"color": "0.7", "lw": 1}),
+        ("val/loss", {"color": "C0", "lw": 2, "marker": "."}),
+    ):
         points = [(line["step"], line[name]) for line in lines if name in line]
         axes.plot([step for step, _ in points], [value for _, value in points], label=name, **style)  # type: ignore[arg-type]
     for name, dashes in zip(YARDSTICKS, ("--", "-.", ":"), strict=True):
-        axes.axhline(final[f"val_mse_{name}"], color="0.3", lw=1, ls=dashes, label=f"{name.replace('_', ' ')} (no learning)")
+        axes.axhline(
+            final[f"val_mse_{name}"], color="0.3", lw=1, ls=dashes, label=f"{name.replace('_', ' ')} (no learning)"
+        )
     axes.set(xlabel="step", ylabel="squared error, units of the record's RMS", ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

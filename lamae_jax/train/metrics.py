@@ -115,7 +115,9 @@ class Metrics:
         """One JSON object a line, and the same to tensorboard."""
         if not self.writes:
             return
-        self.file.write(json.dumps({"step": step, **{name: round_off(value) for name, value in figures.items()}}) + "\n")
+        self.file.write(
+            json.dumps({"step": step, **{name: round_off(value) for name, value in figures.items()}}) + "\n"
+        )
         self.file.flush()
         for name, value in figures.items():
             self.events.add_scalar(name, value, step)

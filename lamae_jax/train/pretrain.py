@@ -5,27 +5,20 @@ How a run starts, in order of precedence: from the workdir's newest checkpoint; 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import signal
+import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from lamae_jax import __version__
 from lamae_jax.artifact.folder import load_model, save_model
 from lamae_jax.data.loader import BatchSource, eval_batches, train_batches
-from lamae_jax.data.prepare import PrepareConfig, prepare
-from lamae_jax.data.splits import Rows, check_disjoint, pretraining_record_keys, train_rows, validation_rows
-from lamae_jax.data.store import Store, open_stores
+from lamae_jax.data.splits import pretraining_record_keys
 from lamae_jax.errors import Stopped, UserError
 from lamae_jax.files import write_json
 from lamae_jax.progress import clock, say
@@ -33,6 +26,8 @@ from lamae_jax.signal.contract import SignalContract
 from lamae_jax.train import figures
 from lamae_jax.train.checkpoint import Checkpoints
 from lamae_jax.train.metrics import Metrics, seconds_so_far
+from lamae_jax.train.processes import sigterm
+from lamae_jax.train.records import Data, open_data, spread
 from lamae_jax.train.sharding import MeshConfig, batch_divisor, batch_sharding, make_mesh, replicated, to_devices
 from lamae_jax.train.step import StepConfig, TrainState, compile_init, compile_step
 from lamae_jax.train.validation import YARDSTICKS, compile_validation, validate
@@ -79,21 +74,16 @@ class PretrainConfig:
         return self.step.optimizer.steps
 
 
-@dataclass(frozen=True)
-class Data:
-    """The stores of a run and the rows that it trains and validates on."""
-
-    stores: list[Store]
-    train: Rows
-    validation: Rows
-
-
 def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
     """Run or continue a pretraining; returns what `summary.json` holds.
 
     Raises UserError before any work for what can't run, NotFinite, and Stopped after SIGTERM.
     """
     begun = time.monotonic()
+    done = workdir / "summary.json"
+    if done.exists():
+        say(f"{workdir} holds this run, complete; nothing to do")
+        return json.loads(done.read_text())
     mesh = make_mesh(config.mesh)
     check_batch(config, mesh)
     data = open_data(config, workdir)
@@ -136,7 +126,9 @@ def train(config: PretrainConfig, workdir: Path, data: Data, mesh: Mesh, seconds
             log.flush(seconds())
         checkpoints.wait()
     if step < config.steps:
-        raise Stopped(f"stopped by SIGTERM at step {step} of {config.steps}; it is saved, the same command goes on from there")
+        raise Stopped(
+            f"stopped by SIGTERM at step {step} of {config.steps}; it is saved, the same command goes on from there"
+        )
     return state
 
 
@@ -147,10 +139,14 @@ def begin(
     latest = checkpoints.latest
     if latest is not None:
         if latest > config.steps:
-            raise UserError(f"steps={config.steps}: the workdir's newest checkpoint is at step {latest}; use at least that")
+            raise UserError(
+                f"steps={config.steps}: the workdir's newest checkpoint is at step {latest}; use at least that"
+            )
         state, facts = checkpoints.restore(latest, abstract, shardings)
         if facts["stores"] != [store.hash for store in data.stores]:
-            raise UserError(f"data.store={config.store}: has changed since the checkpoint of step {latest}; use a new workdir")
+            raise UserError(
+                f"data.store={config.store}: has changed since the checkpoint of step {latest}; use a new workdir"
+            )
         say(f"resuming from step {latest}")
         return state, latest
     state = init()
@@ -183,9 +179,7 @@ class Evaluation:
         """`val_mse` and the yardsticks, in the model's units, and the seconds it took. Averaged parameters where there are."""
         begun = time.monotonic()
         params = state.params if state.ema is None else state.ema
-        with eval_batches(
-            self.data.stores, self.rows, self.batch, jax.process_index(), jax.process_count()
-        ) as batches:
+        with eval_batches(self.data.stores, self.rows, self.batch, jax.process_index(), jax.process_count()) as batches:
             figures = validate(self.run, params, (to_devices(batch, self.mesh) for batch in batches))
         return figures, time.monotonic() - begun
 
@@ -200,7 +194,8 @@ def finish(
     params = jax.device_get(jax.device_put(params, replicated(mesh)))
     ecg_seen = config.steps * config.batch_size
     summary: dict[str, Any] = figures_of | {
-        "val_ratio_to_best_yardstick": figures_of["val_mse"] / min(figures_of[f"val_mse_{name}"] for name in YARDSTICKS),
+        "val_ratio_to_best_yardstick": figures_of["val_mse"]
+        / min(figures_of[f"val_mse_{name}"] for name in YARDSTICKS),
         "val_records": min(sum(map(len, data.validation)), EVAL_RECORDS_AT_THE_END),
         "train_records": sum(map(len, data.train)),
         "steps": config.steps,
@@ -217,9 +212,7 @@ def finish(
             "figures": {name: value for name, value in summary.items() if name.startswith("val_mse")},
         }
         keys = pretraining_record_keys(data.stores, data.train) if config.record_ids else None
-        save_model(
-            workdir / "model", params, config.step.model, config.step.inputs, config.contract, provenance, keys
-        )
+        save_model(workdir / "model", params, config.step.model, config.step.inputs, config.contract, provenance, keys)
         figures.reconstruction(workdir / "figures" / "reconstruction.png", config, data, params)
         figures.curve(workdir / "figures" / "curve.png", workdir / "metrics.jsonl", figures_of)
         elapsed = seconds()
@@ -232,60 +225,10 @@ def finish(
 def report(summary: dict[str, Any], workdir: Path) -> None:
     """The run in a few lines."""
     yardsticks = ", ".join(f"{name.replace('_', ' ')} {summary[f'val_mse_{name}']:.4f}" for name in YARDSTICKS)
-    say(f"validation error {summary['val_mse']:.4f} on {summary['val_records']} records; without learning: {yardsticks}")
-    say(f"{summary['ecg_seen']} ECGs in {clock(summary['seconds'])}; model, figures and summary are in {workdir}")
-
-
-def open_data(config: PretrainConfig, workdir: Path) -> Data:
-    """Open the stores, or simulate and prepare one; split by patient; refuse what can't be trained on."""
-    if config.store:
-        stores = open_stores(config.store)
-    else:
-        say("data.store is empty: training on simulated ECGs (name a prepared store with --config.data.store=DIR)")
-        stores = simulated(config, workdir)
-    problems = contract_differences(stores[0].contract, config.contract)
-    if problems:
-        raise UserError(f"data.store={stores[0].folder}: {problems}")
-    data = Data(stores, train_rows(stores, config.folds, config.limit), validation_rows(stores))
-    check_disjoint(stores, train=data.train, validation=data.validation)
-    if sum(map(len, data.train)) < config.batch_size:
-        raise UserError(f"batch_size={config.batch_size}: more than the {sum(map(len, data.train))} training records")
-    say(f"{sum(map(len, data.train))} training and {sum(map(len, data.validation))} validation records")
-    return data
-
-
-def simulated(config: PretrainConfig, workdir: Path) -> list[Store]:
-    """A store of simulated ECGs inside the workdir, made the way a real one is."""
-    folder = workdir / "simulated"
-    if jax.process_count() > 1:
-        raise UserError("data.store: empty; several processes need a prepared store that all of them can read")
-    prepare(
-        PrepareConfig(
-            kind="simulated",
-            source=str(folder / "source"),
-            store=str(folder / "store"),
-            fs=config.contract.fs,
-            seconds=config.contract.seconds,
-            band=config.contract.band,
-            long="crop",
-            workers=2,
-            max_bad_fraction=0.02,
-            allow_upsampling=False,
-            verify_only=False,
-            shard="",
-            merge=False,
-            simulated_patients=config.simulated_patients,
-            seed=config.step.seed,
-        ),
-        folder,
+    say(
+        f"validation error {summary['val_mse']:.4f} on {summary['val_records']} records; without learning: {yardsticks}"
     )
-    return open_stores(str(folder / "store"))
-
-
-def contract_differences(store: SignalContract, model: SignalContract) -> str:
-    """What keeps a model from reading a store, as one text; a store's records may be longer than the model's input."""
-    longer = dataclasses.replace(store, seconds=model.seconds) if store.seconds >= model.seconds else store
-    return "; ".join(longer.differences(model, "the store has", "the run wants"))
+    say(f"{summary['ecg_seen']} ECGs in {clock(summary['seconds'])}; model, figures and summary are in {workdir}")
 
 
 def check_batch(config: PretrainConfig, mesh: Mesh) -> None:
@@ -296,49 +239,3 @@ def check_batch(config: PretrainConfig, mesh: Mesh) -> None:
             f"batch_size={config.batch_size}: not divisible by {divisor} "
             f"(mesh.data x mesh.fsdp = {batch_divisor(mesh)} devices, accumulate={config.step.accumulate})"
         )
-
-
-def spread(rows: Rows, records: int) -> Rows:
-    """At most so many rows, evenly over each store's."""
-    total = sum(map(len, rows))
-    if total <= records:
-        return rows
-    chosen = np.linspace(0, total - 1, records).round().astype(int)
-    ends = np.cumsum([len(part) for part in rows])
-    starts = ends - [len(part) for part in rows]
-    return [part[chosen[(chosen >= a) & (chosen < b)] - a] for part, a, b in zip(rows, starts, ends, strict=True)]
-
-
-def start_processes(named: bool) -> None:
-    """Join the other processes of a job, where there are any; with several, the workdir must have been `named`.
-
-    On a cluster that JAX knows (SLURM, Cloud TPU) the runtime finds them; elsewhere JAX_COORDINATOR_ADDRESS (host:port),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID say who they are.
-    """
-    several = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in os.environ
-    if "JAX_COORDINATOR_ADDRESS" in os.environ:
-        count, index = (os.environ.get(name, "") for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
-        if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
-            raise UserError(f"JAX_NUM_PROCESSES={count} JAX_PROCESS_ID={index}: must be n and a number below n")
-        several = int(count) > 1
-    if several and not named:
-        raise UserError("--workdir: missing; several processes must be told the one folder that they share")
-    if "JAX_COORDINATOR_ADDRESS" in os.environ:
-        jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index))
-    elif several:
-        jax.distributed.initialize()
-
-
-@contextlib.contextmanager
-def sigterm() -> Iterator[list[bool]]:
-    """While open, SIGTERM makes the list non-empty instead of ending the process."""
-    arrived: list[bool] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        arrived.append(True)
-
-    previous = signal.signal(signal.SIGTERM, note)
-    try:
-        yield arrived
-    finally:
-        signal.signal(signal.SIGTERM, previous)

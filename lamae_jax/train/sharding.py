@@ -82,10 +82,8 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """The rule for one array. Raises UserError naming an array that no rule matches or whose size an axis does not divide."""
     if not shape:
         return P()
-    for pattern, spec in RULES:
-        if re.search(pattern, path):
-            break
-    else:
+    spec = next((spec for pattern, spec in RULES if re.search(pattern, path)), None)
+    if spec is None:
         raise UserError(f"{path} {list(shape)}: no sharding rule matches it; add one to the table in train/sharding.py")
     for size, axis in zip(shape, spec, strict=False):
         if axis is not None and size % mesh.shape[axis]:

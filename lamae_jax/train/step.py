@@ -109,12 +109,16 @@ def train_step(config: StepConfig, state: TrainState, batch: Batch) -> tuple[Tra
     return TrainState(state.step + 1, params, opt_state, ema), metrics
 
 
-def _accumulated(value_and_grad: Callable[..., Any], params: Params, whole: Any, parts: int) -> tuple[jax.Array, Params]:
+def _accumulated(
+    value_and_grad: Callable[..., Any], params: Params, whole: Any, parts: int
+) -> tuple[jax.Array, Params]:
     """Loss and gradient summed over microbatches. Masks are drawn before, so the number of parts changes nothing else."""
     if parts == 1:
         return value_and_grad(params, whole)
 
-    def split(rows: jax.Array) -> jax.Array:  # [B, ...] -> [parts, B/parts, ...]; strided, so each device keeps its rows
+    def split(
+        rows: jax.Array,
+    ) -> jax.Array:  # [B, ...] -> [parts, B/parts, ...]; strided, so each device keeps its rows
         return jnp.swapaxes(rows.reshape(rows.shape[0] // parts, parts, *rows.shape[1:]), 0, 1)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:

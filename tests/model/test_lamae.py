@@ -41,8 +41,8 @@ def params_of(config: ModelConfig) -> Params:
     )
 
 
-def masks_of(config: MaskConfig = MaskConfig(), available: jax.Array = ALL) -> Masks:
-    return draw_masks(jax.random.key(2), available, T, config)
+def masks_of(config: MaskConfig | None = None, available: jax.Array = ALL) -> Masks:
+    return draw_masks(jax.random.key(2), available, T, config or MaskConfig())
 
 
 def loss_of(config: ModelConfig, params: Params, x: jax.Array, masks: Masks, available: jax.Array = ALL) -> jax.Array:
@@ -96,7 +96,9 @@ def test_visible_patches_are_not_in_the_loss_even_when_dropped_by_the_latent_mas
 
 
 @pytest.mark.parametrize("hidden_leads", [0, 3])
-@pytest.mark.parametrize("config", [SMALL, dataclasses.replace(SMALL, decoder_reads="cls_only")], ids=lambda c: c.decoder_reads)
+@pytest.mark.parametrize(
+    "config", [SMALL, dataclasses.replace(SMALL, decoder_reads="cls_only")], ids=lambda c: c.decoder_reads
+)
 def test_an_unavailable_lead_has_no_influence(config: ModelConfig, hidden_leads: int) -> None:
     available = ALL.at[:, 4].set(False)
     masks = masks_of(MaskConfig(hidden_leads=hidden_leads), available)
@@ -229,7 +231,9 @@ def test_rotary_positions_depend_on_time_differences_only() -> None:
     np.testing.assert_array_equal(rotate(q, rotation(times, 16))[..., 8:], q[..., 8:])  # half carry content
 
 
-@pytest.mark.parametrize("name, millions", [("nano", 0.31), ("tiny", 4.4), ("small", 23), ("base", 121), ("large", 316)])
+@pytest.mark.parametrize(
+    "name, millions", [("nano", 0.31), ("tiny", 4.4), ("small", 23), ("base", 121), ("large", 316)]
+)
 def test_presets_have_the_sizes_of_the_table(name: str, millions: float) -> None:
     config = preset(name)
     shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
