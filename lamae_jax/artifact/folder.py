@@ -124,6 +124,11 @@ def load_model(folder: Path | str) -> Model:
     model = from_fields(ModelConfig, config["model"], f"{folder / CONFIG}: model")
     inputs = from_fields(InputConfig, config["inputs"], f"{folder / CONFIG}: inputs")
     contract = SignalContract.from_dict(config["contract"])
+    if (model.leads, model.samples) != (len(contract.leads), contract.samples):
+        raise UserError(
+            f"{folder / CONFIG}: the model takes {model.leads} leads of {model.samples} samples, "
+            f"its contract has {len(contract.leads)} of {contract.samples}"
+        )
     data = _checked_bytes(folder / PARAMS, config["params_sha256"])
     try:
         flat = read_safetensors(data)

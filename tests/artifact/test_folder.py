@@ -90,6 +90,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "wrong type": (lambda f: edit(f, lambda c: c["model"].update(width="16")), "model.width='16': must be int"),
     "impossible": (lambda f: edit(f, lambda c: c["model"].update(patch=7)), "model.patch=7: does not divide"),
     "contract": (lambda f: edit(f, lambda c: c["contract"].pop("fs")), "fs is missing"),
+    "contract of another length": (
+        lambda f: edit(f, lambda c: c["contract"].update(seconds=5.0)),
+        "12 leads of 1000 samples, its contract has 12 of 500",
+    ),
     "cut short": (lambda f: (f / "params.safetensors").write_bytes(b"x"), "altered or cut short"),
     "no params": (lambda f: (f / "params.safetensors").unlink(), "params.safetensors: missing"),
     "no records": (lambda f: (f / "pretraining_records.npy").unlink(), "pretraining_records.npy: missing"),

@@ -84,6 +84,8 @@ def test_windows_of_one_record_share_its_labels(tmp_path: Path) -> None:
     "text",
     [
         "__import__('os').getcwd()",
+        "dict(NORM=1.0)",
+        "{'NORM': float(1)}",
         "['NORM']",
         "{'NORM': 'x'}",
         "{'NORM': True}",
