@@ -88,7 +88,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # Looking and saving
     c.log_every = 20
-    c.eval_every = config_dict.placeholder(int)  # empty: twenty times a run
+    c.eval_every = config_dict.placeholder(int)  # empty: ten times a run
     c.eval_records = 512  # validation records at each evaluation; at the end up to 4,096
     c.checkpoint = ConfigDict()
     c.checkpoint.every = config_dict.placeholder(int)  # empty: when it evaluates

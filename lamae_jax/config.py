@@ -27,11 +27,14 @@ from lamae_jax.files import write_json
 if TYPE_CHECKING:
     from lamae_jax.data.prepare import PrepareConfig
     from lamae_jax.evaluate.probe import ProbeConfig
+    from lamae_jax.train.benchmark import BenchmarkConfig
     from lamae_jax.train.pretrain import PretrainConfig
 
 DEFAULT = "configs/pretrain.py"
 # A run may go on with these changed: they decide how it is computed and written, not what comes out.
 MAY_CHANGE = ("mesh.", "data.workers", "checkpoint.", "log_every", "workers")
+# Fields of a pretraining that may be left empty; `resolve` says what they become.
+FILLED_IN = ("learning_rate", "eval_every", "checkpoint.every")
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,9 @@ def parse(text: str, kind: type) -> Any:
 def resolve(config: ConfigDict) -> dict[str, Any]:
     """Plain values, with what was left empty filled in, so that config.json says all that the run used."""
     plain: dict[str, Any] = config.to_dict()
+    for field, value in flat(plain).items():
+        if value is None and not (plain["task"] == "pretrain" and field in FILLED_IN):
+            raise UserError(f"{field}=: must not be empty")
     if plain["task"] == "pretrain":
         from lamae_jax.model.presets import PRESETS
 
@@ -162,12 +168,9 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
             preset = PRESETS[plain["variant"].split(",")[0]]
             plain["learning_rate"] = preset.learning_rate(plain["batch_size"])
         if plain["eval_every"] is None:
-            plain["eval_every"] = max(1, plain["steps"] // 20)
+            plain["eval_every"] = max(1, plain["steps"] // 10)
         if plain["checkpoint"]["every"] is None:
             plain["checkpoint"]["every"] = plain["eval_every"]
-    empty = [field for field, value in flat(plain).items() if value is None]
-    if empty:
-        raise UserError(f"{empty[0]}=: must not be empty")
     return plain
 
 
@@ -232,6 +235,13 @@ def probe_config(c: dict[str, Any]) -> ProbeConfig:
 
     data = c.pop("data")
     return ProbeConfig(store=data["store"], **c)
+
+
+def benchmark_config(c: dict[str, Any]) -> BenchmarkConfig:
+    """What train/benchmark.py takes."""
+    from lamae_jax.train.benchmark import BenchmarkConfig
+
+    return BenchmarkConfig(**c)
 
 
 def pretrain_config(c: dict[str, Any]) -> PretrainConfig:

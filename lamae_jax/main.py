@@ -1,7 +1,7 @@
 """python -m lamae_jax.main --config=configs/TASK.py[:VARIANT] [--config.FIELD=VALUE ...] [--workdir=DIR]
 
-TASK is prepare, pretrain or probe; what a field means stands beside it in the config file. Without --workdir the run goes to
-runs/TASK-VARIANT-HASH, where the hash follows from the config: the same command resumes the same run.
+TASK is prepare, pretrain, probe or benchmark; what a field means stands beside it in the config file. Without --workdir the
+run goes to runs/TASK-VARIANT-HASH, where the hash follows from the config: the same command resumes the same run.
 
   --help      this text
   --version   the version
@@ -69,8 +69,14 @@ def run(arguments: list[str]) -> None:
         probing = config.probe_config(command.config)
         with config.claimed(command) as workdir:
             probe(probing, workdir)
+    elif command.task == "benchmark":
+        from lamae_jax.train.benchmark import benchmark
+
+        measuring = config.benchmark_config(command.config)
+        with config.claimed(command) as workdir:
+            benchmark(measuring, workdir)
     else:
-        raise UserError(f"task={command.task}: must be prepare, pretrain or probe")
+        raise UserError(f"task={command.task}: must be prepare, pretrain, probe or benchmark")
 
 
 if __name__ == "__main__":

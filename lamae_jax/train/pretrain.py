@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,27 @@ def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
         return json.loads(done.read_text())
     mesh = make_mesh(config.mesh)
     check_batch(config, mesh)
-    data = open_data(config, workdir)
     before = seconds_so_far(workdir)
-    run_state = train(config, workdir, data, mesh, lambda: before + time.monotonic() - begun)
-    return finish(config, workdir, data, mesh, run_state, lambda: before + time.monotonic() - begun)
+
+    def seconds() -> float:
+        return before + time.monotonic() - begun
+
+    with sigterm() as stop:
+        data = open_data(config, workdir)
+        evaluation = Evaluation(config, data, mesh)
+        state = train(config, workdir, data, mesh, evaluation, seconds, stop)
+        return finish(config, workdir, data, mesh, evaluation, state, seconds)
 
 
-def train(config: PretrainConfig, workdir: Path, data: Data, mesh: Mesh, seconds: Any) -> TrainState:
+def train(
+    config: PretrainConfig,
+    workdir: Path,
+    data: Data,
+    mesh: Mesh,
+    evaluation: Evaluation,
+    seconds: Callable[[], float],
+    stop: list[bool],
+) -> TrainState:
     """The loop. Order within a step: update, evaluate, save, fetch the next batch; so a restart sees neither gap nor repeat."""
     init, abstract, shardings = compile_init(config.step, mesh)
     update = compile_step(config.step, mesh, shardings)
@@ -104,11 +119,10 @@ def train(config: PretrainConfig, workdir: Path, data: Data, mesh: Mesh, seconds
         source = BatchSource(
             data.stores, data.train, config.batch_size, config.step.seed, jax.process_index(), jax.process_count()
         )
-        evaluate = Evaluation(config, data, mesh, shardings, config.eval_records)
         log = Metrics(workdir, start, config.steps, config.batch_size, config.log_every, writes=first)
-        with log, train_batches(source, start, config.workers) as batches, sigterm() as stop:
+        with log, train_batches(source, start, config.workers) as batches:
             if start == 0:
-                log.evaluated(0, *evaluate(state), seconds())
+                log.evaluated(0, *evaluation(state, config.eval_records), seconds())
             batch = to_devices(next(batches), mesh)
             for step in range(start + 1, config.steps + 1):
                 state, metrics = update(state, batch)
@@ -116,7 +130,7 @@ def train(config: PretrainConfig, workdir: Path, data: Data, mesh: Mesh, seconds
                 last = step == config.steps or bool(stop)
                 if step % config.eval_every == 0 or step == config.steps:
                     log.flush(seconds())
-                    log.evaluated(step, *evaluate(state), seconds())
+                    log.evaluated(step, *evaluation(state, config.eval_records), seconds())
                 if step % config.checkpoint_every == 0 or last:
                     log.flush(seconds())  # nothing that is not finite is ever saved
                     checkpoints.save(step, state, {"stores": [store.hash for store in data.stores]}, log.latest_val)
@@ -166,30 +180,36 @@ def begin(
 class Evaluation:
     """The validation error of a state on a fixed set of validation records, spread evenly over the fold."""
 
-    def __init__(self, config: PretrainConfig, data: Data, mesh: Mesh, shardings: Any, records: int):
+    def __init__(self, config: PretrainConfig, data: Data, mesh: Mesh):
         self.data, self.mesh = data, mesh
-        self.rows = spread(data.validation, records)
         divisor = batch_divisor(mesh)
         self.batch = -(-EVAL_BATCH // divisor) * divisor
+        _, _, shardings = compile_init(config.step, mesh)
         self.run = compile_validation(
             config.step, config.contract.leads, shardings.params, batch_sharding(mesh), replicated(mesh)
         )
 
-    def __call__(self, state: TrainState) -> tuple[dict[str, float], float]:
+    def __call__(self, state: TrainState, records: int) -> tuple[dict[str, float], float]:
         """`val_mse` and the yardsticks, in the model's units, and the seconds it took. Averaged parameters where there are."""
         begun = time.monotonic()
+        rows = spread(self.data.validation, records)
         params = state.params if state.ema is None else state.ema
-        with eval_batches(self.data.stores, self.rows, self.batch, jax.process_index(), jax.process_count()) as batches:
+        with eval_batches(self.data.stores, rows, self.batch, jax.process_index(), jax.process_count()) as batches:
             figures = validate(self.run, params, (to_devices(batch, self.mesh) for batch in batches))
         return figures, time.monotonic() - begun
 
 
 def finish(
-    config: PretrainConfig, workdir: Path, data: Data, mesh: Mesh, state: TrainState, seconds: Any
+    config: PretrainConfig,
+    workdir: Path,
+    data: Data,
+    mesh: Mesh,
+    evaluation: Evaluation,
+    state: TrainState,
+    seconds: Callable[[], float],
 ) -> dict[str, Any]:
     """Measure the final state on the validation fold, write model folder, figures and summary."""
-    _, abstract, shardings = compile_init(config.step, mesh)
-    figures_of, _ = Evaluation(config, data, mesh, shardings, EVAL_RECORDS_AT_THE_END)(state)
+    figures_of, _ = evaluation(state, EVAL_RECORDS_AT_THE_END)
     params = state.params if state.ema is None else state.ema
     params = jax.device_get(jax.device_put(params, replicated(mesh)))
     ecg_seen = config.steps * config.batch_size

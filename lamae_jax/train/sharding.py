@@ -31,7 +31,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"to_decoder/kernel$", P("fsdp", None)),
     (r"head/kernel$", P("fsdp", None)),
     (r"(bias|scale|cls|lead_embedding|mask_token)$", P()),
-    (r"(^|/)(step|count)$", P()),
+    (r"(^|/)(step|count|ns_coeffs)$", P()),
 )
 
 

@@ -103,7 +103,7 @@ def train_step(config: StepConfig, state: TrainState, batch: Batch) -> tuple[Tra
         ema = jax.tree.map(lambda old, new: config.ema * old + (1 - config.ema) * new, ema, params)
     metrics = {
         "train/loss": loss,
-        "grad_norm": optax.global_norm(gradient),
+        "grad_norm": optax.tree.norm(gradient),
         "learning_rate": schedule(config.optimizer)(state.step),
     }
     return TrainState(state.step + 1, params, opt_state, ema), metrics

@@ -16,6 +16,7 @@ from lamae_jax.data.sources.wfdb_files import WfdbReader, find_unlisted
 from lamae_jax.errors import UserError
 
 TABLE = "ptbxl_database.csv"
+STATEMENTS = "scp_statements.csv"  # what the codes mean; the probe needs it for its label sets
 OVER_89 = 300.0
 SEX: dict[int | None, str] = {0: "M", 1: "F"}
 
@@ -71,6 +72,6 @@ def open_ptb_xl(folder: Path, fs: int, allow_upsampling: bool = False) -> Source
         reader=WfdbReader(folder),
         find_unlisted=partial(find_unlisted, folder, listed),
         notes=notes,
-        label_tables={Path(TABLE).stem: folder / TABLE},
+        label_tables={Path(name).stem: folder / name for name in (TABLE, STATEMENTS) if (folder / name).is_file()},
         label_key="ecg_id",
     )

@@ -1,0 +1,193 @@
+"""One step: the same on any mesh and with any number of microbatches, compiled once, averaged where asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lamae_jax.errors import UserError
+from lamae_jax.model.inputs import InputConfig
+from lamae_jax.model.lamae import init_params
+from lamae_jax.model.masking import MaskConfig
+from lamae_jax.model.presets import PRESETS, ModelConfig, preset
+from lamae_jax.train.checkpoint import Checkpoints
+from lamae_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
+from lamae_jax.train.sharding import MeshConfig, make_mesh, path_of, spec_of, to_devices
+from lamae_jax.train.step import StepConfig, compile_init, compile_step
+
+MODEL = ModelConfig(
+    width=32, heads=8, encoder_depth=1, latent_depth=2, decoder_width=32, decoder_heads=8, decoder_depth=1,
+    samples=200, patch=10,
+)  # fmt: skip
+CONFIG = StepConfig(MODEL, InputConfig(), MaskConfig(), OptimizerConfig(steps=20, learning_rate=1e-3))
+
+
+@functools.cache
+def batches(count: int, records: int = 16, samples: int = 200) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    available = rng.random((records, 12)) > 0.1
+    return [
+        {"counts": rng.normal(0, 300, (records, 12, samples)).astype(np.int16), "available": available}
+        for _ in range(count)
+    ]
+
+
+def run(
+    config: StepConfig, shape: tuple[int, int, int], steps: int, samples: int = 200
+) -> tuple[Any, list[float], Any]:
+    """Train; returns the state, the losses and the step function. A shape of one device takes the first of the eight."""
+    devices = jax.devices()[: int(np.prod(shape))]
+    mesh = make_mesh(MeshConfig(*shape), devices)
+    init, _, shardings = compile_init(config, mesh)
+    update = compile_step(config, mesh, shardings)
+    state, losses = init(), []
+    for batch in batches(steps, samples=samples):
+        state, metrics = update(state, to_devices(batch, mesh))
+        losses.append(float(metrics["train/loss"]))
+    return state, losses, update
+
+
+def test_eight_devices_give_the_losses_of_one_over_20_steps_and_their_checkpoint_restores_on_one(tmp_path: Any) -> None:
+    alone, ours, _ = run(CONFIG, (1, 1, 1), 20)
+    split, theirs, _ = run(CONFIG, (2, 2, 2), 20)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4)
+    kernel = split.params["latent_attention"]["transformer"]["layers"]["mlp_in"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4  # fsdp 2 x tensor 2
+    moments = split.opt_state[1][0].mu["encoder"]["transformer"]["layers"]["mlp_in"]["kernel"]
+    assert moments.addressable_shards[0].data.size == moments.size // 2  # so is the optimiser's state
+
+    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+    _, abstract, shardings = compile_init(CONFIG, mesh)
+    with Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(20, split, {"note": 1}, {"val_mse": 1.0})
+        checkpoints.wait()
+        restored, facts = checkpoints.restore(20, abstract, shardings)
+    assert facts == {"note": 1}
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(split))
+    assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(restored))
+
+
+def test_initial_parameters_don_t_depend_on_the_devices() -> None:
+    states = [run(CONFIG, shape, 0)[0] for shape in ((1, 1, 1), (2, 2, 2), (1, 8, 1))]
+    for other in states[1:]:
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(states[0]), jax.device_get(other))
+
+
+def test_compiles_once_and_donates_its_state() -> None:
+    mesh = make_mesh(MeshConfig())
+    init, _, shardings = compile_init(CONFIG, mesh)
+    update = compile_step(CONFIG, mesh, shardings)
+    state = init()
+    first = jax.tree.leaves(state.params)[0]
+    with jax.transfer_guard("disallow"):
+        for batch in batches(3):
+            state, _ = update(state, to_devices(batch, mesh))
+    assert update._cache_size() == 1  # type: ignore[attr-defined]
+    assert first.is_deleted()
+    assert int(state.step) == 3
+
+
+def test_microbatches_change_nothing_but_rounding() -> None:
+    _, whole, _ = run(CONFIG, (1, 1, 1), 4)
+    _, parts, _ = run(dataclasses.replace(CONFIG, accumulate=4), (2, 2, 1), 4)
+    np.testing.assert_allclose(parts, whole, rtol=1e-4)
+
+
+def test_averaged_parameters_follow_slowly() -> None:
+    state, _, _ = run(dataclasses.replace(CONFIG, ema=0.9), (1, 1, 1), 1)
+    start = jax.jit(lambda: init_params(MODEL, jax.random.fold_in(jax.random.key(0), 0)))()
+    expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, start, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.ema, expected)
+
+
+def test_longer_records_are_cropped_and_seeds_differ() -> None:
+    _, losses, _ = run(CONFIG, (1, 1, 1), 2, samples=300)
+    _, other, _ = run(dataclasses.replace(CONFIG, seed=1), (1, 1, 1), 2, samples=300)
+    assert np.isfinite(losses).all() and losses != other
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_learns(name: str) -> None:
+    """On a batch that repeats, the loss falls below what predicting the mean (zero) gives."""
+    optimizer = OptimizerConfig(steps=150, learning_rate=5e-3, name=name, warmup=0.1)
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+    init, _, shardings = compile_init(config, mesh)
+    update = compile_step(config, mesh, shardings)
+    t = np.arange(200)
+    waves = np.sin(2 * np.pi * (t + np.arange(16)[:, None, None] * 7) / 40) * np.linspace(0.3, 1.5, 12)[:, None]
+    batch = {"counts": (waves * 1000).astype(np.int16), "available": np.ones((16, 12), bool)}
+    state = init()
+    for _ in range(150):
+        state, metrics = update(state, to_devices(batch, mesh))
+    assert float(metrics["train/loss"]) < 0.5
+
+
+def test_weight_decay_is_on_matrices_only() -> None:
+    params = jax.eval_shape(lambda: init_params(MODEL, jax.random.key(0)))
+    tx = make_optimizer(OptimizerConfig(steps=10, learning_rate=1.0, weight_decay=0.5, warmup=0.0))
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)
+    state = tx.init(ones)
+    zero = jax.tree.map(jnp.zeros_like, ones)
+    for _ in range(2):  # the first step of the warm-up has rate zero
+        updates, state = tx.update(zero, state, ones)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        decays = path_of(path).endswith("kernel")
+        assert bool(np.any(update)) == decays, path_of(path)
+
+
+def test_muon_takes_stacked_kernels_layer_by_layer() -> None:
+    tx = make_optimizer(OptimizerConfig(steps=10, learning_rate=1e-2, name="muon", weight_decay=0.0, clip=1e9))
+    key = jax.random.key(0)
+    kernel = jax.random.normal(key, (2, 8, 3, 4, 2))
+
+    def update_of(tree: Any) -> Any:
+        state, updates = tx.init(tree), None
+        for _ in range(2):
+            updates, state = tx.update(tree, state, tree)
+        return updates
+
+    stacked = update_of({"layers": {"qkv": {"kernel": kernel}}})["layers"]["qkv"]["kernel"]
+    for layer in range(2):
+        alone = update_of({"layers": {"qkv": {"kernel": kernel[layer : layer + 1]}}})["layers"]["qkv"]["kernel"]
+        np.testing.assert_allclose(stacked[layer], alone[0], atol=1e-6)
+
+
+def test_rate_warms_up_and_ends_at_its_share() -> None:
+    rate = schedule(OptimizerConfig(steps=1000, learning_rate=2e-3))
+    assert float(rate(0)) == 0
+    assert float(rate(25)) == pytest.approx(1e-3)
+    assert float(rate(50)) == pytest.approx(2e-3)
+    assert float(rate(1000)) == pytest.approx(2e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_array_of_every_preset_has_a_rule(name: str, optimizer: str) -> None:
+    config = dataclasses.replace(
+        CONFIG, model=preset(name), ema=0.99, optimizer=OptimizerConfig(steps=10, learning_rate=1e-3, name=optimizer)
+    )
+    mesh = make_mesh(MeshConfig(2, 4, 1))
+    compile_init(config, mesh)  # raises for an array without a rule or that an axis does not divide
+
+
+def test_an_array_without_a_rule_is_named() -> None:
+    with pytest.raises(UserError, match="encoder/mystery .*: no sharding rule matches it"):
+        spec_of("encoder/mystery", (3, 4), make_mesh(MeshConfig()))
+
+
+def test_an_array_that_an_axis_does_not_divide_is_named() -> None:
+    with pytest.raises(UserError, match=r"mesh.fsdp=8: does not divide a size of to_decoder/kernel \[12, 4\]"):
+        spec_of("to_decoder/kernel", (12, 4), make_mesh(MeshConfig(1, 8, 1)))
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 1), (-1, -1, 1), (-2, 1, 1)])
+def test_impossible_meshes_are_refused(sizes: tuple[int, int, int]) -> None:
+    with pytest.raises(UserError, match="mesh"):
+        MeshConfig(*sizes)
