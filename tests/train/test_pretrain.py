@@ -214,40 +214,51 @@ def test_with_nothing_but_itself_it_trains_on_simulated_ecgs(
     assert (tmp_path / "run" / "model" / "params.safetensors").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_kill_9_at_a_random_moment_and_go_on_bit_for_bit(small_store: Path, tmp_path: Path, seed: int) -> None:
-    """A real process, killed twice: at a random moment after its first step, and (seed 0) while a checkpoint is being written."""
+# A larger model than the others here, so that saving takes long enough to be hit.
+TO_KILL: dict[str, object] = {"steps": 60, "checkpoint__every": 4, "eval_every": 20, "model__width": 128}
+
+
+def start(store: Path, workdir: Path) -> subprocess.Popen[bytes]:
+    """The run in a process of its own, on one device."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    # A larger model, so that saving takes long enough to be hit.
-    changes: dict[str, object] = {"steps": 60, "checkpoint__every": 4, "eval_every": 20, "model__width": 128}
+    arguments = [sys.executable, "-m", "lamae_jax.main", *command(store, workdir, **TO_KILL)]
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
-    def start(workdir: Path) -> subprocess.Popen[bytes]:
-        arguments = [sys.executable, "-m", "lamae_jax.main", *command(small_store, workdir, **changes)]
-        return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
-    whole = tmp_path / "whole"
-    assert start(whole).wait(timeout=300) == 0
-    rng = np.random.default_rng(seed)
+@pytest.fixture(scope="module")
+def uninterrupted(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    process = start(small_store, workdir)
+    assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read().decode()
+    return workdir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moments", [("save", "random"), ("random", "random"), ("random", "save")], ids="-".join)
+def test_kill_9_at_any_moment_and_go_on_bit_for_bit(
+    uninterrupted: Path, small_store: Path, tmp_path: Path, moments: tuple[str, str]
+) -> None:
+    """A real process, killed twice: at a random moment after it has trained a little, or while a checkpoint is being written."""
+    rng = np.random.default_rng()
     workdir = tmp_path / "killed"
-    for attempt in range(2):
-        process = start(workdir)
-        begun = len((workdir / "metrics.jsonl").read_text()) if (workdir / "metrics.jsonl").exists() else 0
-        checkpoints = workdir / "checkpoints"
+    metrics, checkpoints = workdir / "metrics.jsonl", workdir / "checkpoints"
+    for moment in moments:
+        begun = metrics.stat().st_size if metrics.exists() else 0
+        process = start(small_store, workdir)
         while process.poll() is None:
-            metrics = workdir / "metrics.jsonl"
-            if seed == 0 and attempt == 0:
-                if checkpoints.exists() and any("tmp" in path.name for path in checkpoints.iterdir()):
-                    break
-            elif metrics.exists() and len(metrics.read_text()) > begun + 200:
+            trained = metrics.exists() and metrics.stat().st_size > begun + 200
+            saving = checkpoints.exists() and any("tmp" in path.name for path in checkpoints.iterdir())
+            if moment == "save" and saving and trained:
+                break
+            if moment == "random" and trained:
                 time.sleep(rng.uniform(0, 2))
                 break
             time.sleep(0.001)
         process.kill()
         process.wait()
-    final = start(workdir)
+    final = start(small_store, workdir)
     _, error = final.communicate(timeout=300)
     assert final.returncode == 0, error.decode()
-    ours, theirs = (path / "model" / "params.safetensors" for path in (workdir, whole))
+    ours, theirs = (path / "model" / "params.safetensors" for path in (workdir, uninterrupted))
     assert ours.read_bytes() == theirs.read_bytes()
     assert [line["step"] for line in lines_of(workdir) if "train/loss" in line] == list(range(1, 61))
