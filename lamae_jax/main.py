@@ -12,6 +12,7 @@ finite; 75 stopped by SIGTERM after saving: the same command goes on.
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from lamae_jax import __version__
@@ -59,6 +60,8 @@ def run(arguments: list[str]) -> None:
         from lamae_jax.train.pretrain import pretrain
         from lamae_jax.train.processes import start_processes
 
+        # orbax logs, with tracebacks, what it then raises; the raised error becomes one line.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         start_processes(named=command.workdir is not None)
         pretraining = config.pretrain_config(command.config)
         with config.claimed(command) as workdir:

@@ -6,7 +6,12 @@ step returns False in silence; a best-only policy deletes the latest.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +23,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from lamae_jax.errors import UserError
 
 METRIC = "val_mse"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 def _metric(metrics: dict[str, float]) -> float:
@@ -30,6 +36,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int):
         if keep < 1:
             raise UserError(f"checkpoint.keep={keep}: must be at least 1")
+        self.folder = folder
         best = preservation_policy.BestN(
             get_metric_fn=_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
@@ -51,7 +58,26 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.manager.close()
+        try:
+            with self._readable_errors():
+                self.manager.close()
+        except Exception:
+            if error is None:  # what ended the run comes first
+                raise
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        """Turn what the disk says, deep inside a failed save, into one line; anything else passes as it is."""
+        try:
+            yield
+        except Exception as error:
+            cause = re.search("|".join(os.strerror(number) for number in DISK_ERRORS), str(error))
+            if cause is None:
+                raise
+            kept = "no whole one yet" if self.latest is None else f"the last whole one is of step {self.latest}"
+            raise UserError(
+                f"checkpoint in {self.folder}: {cause.group()}; {kept}; make room and give the same command again"
+            ) from None
 
     @property
     def latest(self) -> int | None:
@@ -65,12 +91,14 @@ class Checkpoints:
         value = metrics[METRIC] if METRIC in metrics else math.inf
         ranked = {METRIC: value if math.isfinite(value) else 1e30}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts))
-        if not self.manager.save(step, args=items, metrics=ranked):
-            raise OSError(f"checkpoint of step {step} was not written")
+        with self._readable_errors():
+            if not self.manager.save(step, args=items, metrics=ranked):
+                raise OSError(f"checkpoint of step {step} was not written")
 
     def wait(self) -> None:
         """Until the save under way is on disk."""
-        self.manager.wait_until_finished()
+        with self._readable_errors():
+            self.manager.wait_until_finished()
 
     def restore(self, step: int, abstract: Any, shardings: Any) -> tuple[Any, dict[str, Any]]:
         """State and facts of a step, onto today's shapes and devices; any mismatch raises."""

@@ -234,6 +234,19 @@ def uninterrupted(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.slow
+def test_a_disk_that_takes_no_more_is_one_line(small_store: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for a full disk: the first checkpoint cannot be written."""
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000));"
+    code = f"{limit} from lamae_jax.main import main; sys.exit(main(sys.argv[1:]))"
+    arguments = command(small_store, tmp_path / "run", **TO_KILL)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: checkpoint in") and "File too large" in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("moments", [("save", "random"), ("random", "random"), ("random", "save")], ids="-".join)
 def test_kill_9_at_any_moment_and_go_on_bit_for_bit(
     uninterrupted: Path, small_store: Path, tmp_path: Path, moments: tuple[str, str]
