@@ -69,7 +69,15 @@ class Metrics:
         self.progress.close()
         if self.writes:
             self.file.close()
-            self.events.close()
+            try:
+                self.events.close()
+            except OSError:
+                # A full disk: the events are lost, and tensorboardX would say so in tracebacks when the process ends.
+                writer = self.events.file_writer.event_writer
+                writer.close = lambda: None
+                writer._worker.stop()
+                if error is None:
+                    raise
 
     def add(self, step: int, figures: dict[str, jax.Array], seconds: float) -> None:
         """Take the figures of `step` (still being computed) and read those of the step before."""
