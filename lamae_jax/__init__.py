@@ -6,7 +6,6 @@ the processes that prepare recordings import this package and must not pay for J
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,11 +19,17 @@ __all__ = ["LAMAE", "__version__", "load", "presets"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        return import_module("lamae_jax.artifact.folder").load_model
+        from lamae_jax.artifact.folder import load_model
+
+        return load_model
     if name == "LAMAE":
-        return import_module("lamae_jax.model.lamae").LAMAE
+        from lamae_jax.model.lamae import LAMAE
+
+        return LAMAE
     if name == "presets":
-        return import_module("lamae_jax.model.presets")
+        from lamae_jax.model import presets
+
+        return presets
     raise AttributeError(f"module 'lamae_jax' has no attribute '{name}'")
 
 

@@ -8,6 +8,7 @@ prepare recordings import the program's main module and must not pay for JAX.
 from __future__ import annotations
 
 import difflib
+import errno
 import fcntl
 import hashlib
 import importlib.util
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 DEFAULT = "configs/pretrain.py"
 # A run may go on with these changed: they decide how it is computed and written, not what comes out.
 MAY_CHANGE = ("mesh.", "data.workers", "checkpoint.", "log_every", "workers")
+# What a claimed folder holds before its run has made anything.
+OWN = (".lock", "config.json")
 # Fields of a pretraining that may be left empty; `resolve` says what they become.
-FILLED_IN = ("learning_rate", "eval_every", "checkpoint.every")
+FILLED_IN = ("learning_rate", "eval_every", "checkpoint.every", "signal.seconds")
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,8 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
         if plain["learning_rate"] is None:
             preset = PRESETS[plain["variant"].split(",")[0]]
             plain["learning_rate"] = preset.learning_rate(plain["batch_size"])
+        if plain["signal"]["seconds"] is None:
+            plain["signal"]["seconds"] = 10.0 if plain["data"]["store"] else 5.0
         if plain["eval_every"] is None:
             plain["eval_every"] = max(1, plain["steps"] // 10)
         if plain["checkpoint"]["every"] is None:
@@ -175,9 +180,16 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
 
 
 @contextmanager
-def claimed(command: Command) -> Iterator[Path]:
-    """The run's folder, for this process alone while open; refused where it holds another config or another process runs."""
+def claimed(command: Command, process: int = 0) -> Iterator[Path]:
+    """The run's folder, for this run alone while open; refused where it holds another config or another run is at work.
+
+    Of the processes of one job the first, `process` 0, claims it for all. A mistake that stops a run before it has made
+    anything leaves the folder free for the corrected command.
+    """
     folder = command.folder
+    if process:
+        yield folder
+        return
     folder.mkdir(parents=True, exist_ok=True)
     record = {"task": command.task, "variant": command.variant, **command.config}
     with open(folder / ".lock", "w") as lock:
@@ -187,9 +199,18 @@ def claimed(command: Command) -> Iterator[Path]:
             raise UserError(
                 f"--workdir={folder}: another process is running there; wait for it, or name another"
             ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without locks
+                raise
         compare(folder, record)
+        fresh = not (folder / "config.json").exists()
         write_json(folder / "config.json", record)
-        yield folder
+        try:
+            yield folder
+        except UserError:
+            if fresh and not any(path.is_file() and path.name not in OWN for path in folder.rglob("*")):
+                (folder / "config.json").unlink()
+            raise
 
 
 def compare(folder: Path, ours: dict[str, Any]) -> None:

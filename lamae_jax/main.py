@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
         return UserError.exit_code
     except KeyboardInterrupt:
-        print("stopped: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("stopped: interrupted; the same command goes on from what is saved", file=sys.stderr)
         return 130
     return 0
 
@@ -62,9 +62,9 @@ def run(arguments: list[str]) -> None:
 
         # orbax logs, with tracebacks, what it then raises; the raised error becomes one line.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        start_processes(named=command.workdir is not None)
+        process = start_processes(named=command.workdir is not None)
         pretraining = config.pretrain_config(command.config)
-        with config.claimed(command) as workdir:
+        with config.claimed(command, process) as workdir:
             pretrain(pretraining, workdir)
     elif command.task == "probe":
         from lamae_jax.evaluate.probe import probe

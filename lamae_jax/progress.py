@@ -25,15 +25,29 @@ class Progress:
     """Progress towards `total` things of a `unit`, with rate and remaining time.
 
     On a terminal one line is rewritten several times a second; elsewhere a plain line appears at most every `every` seconds.
+    Where each thing holds several others, `parts` says how many and of what, `(16, "ECG")`: the rate is told in those.
     """
 
-    def __init__(self, total: int, unit: str, label: str, start: int = 0, every: float = 10.0):
+    def __init__(
+        self,
+        total: int,
+        unit: str,
+        label: str,
+        start: int = 0,
+        every: float = 10.0,
+        parts: tuple[int, str] | None = None,
+    ):
         self.total, self.unit, self.label = total, unit, label
+        self.parts = parts or (1, unit)
         self.live = sys.stdout.isatty()
         self.every = 0.2 if self.live else every
         self.start, self.began = start, time.monotonic()
         self.shown = -1e9 if self.live else self.began
         self.width = 0
+
+    def restart(self, done: int) -> None:
+        """Count rate and remaining time from here: what came before (compiling, say) does not come again."""
+        self.start, self.began = done, time.monotonic()
 
     def rate(self, done: int) -> float:
         """Things a second since the start."""
@@ -51,7 +65,8 @@ class Progress:
         parts += [
             f"{name} {value if isinstance(value, str) else format(value, '.4g')}" for name, value in figures.items()
         ]
-        parts.append(f"{rate:.4g} {self.unit}/s")
+        size, part = self.parts
+        parts.append(f"{rate * size:.4g} {part}/s")
         self.line(", ".join([*parts, f"{left} left"]))
 
     def line(self, text: str) -> None:

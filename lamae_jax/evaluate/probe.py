@@ -159,7 +159,7 @@ def open_model(spec: str, store: Store, seed: int) -> Model:
 
 
 def random_params(config: ModelConfig, seed: int) -> dict[str, Any]:
-    """Parameters as pretraining would begin with them."""
+    """Parameters drawn as pretraining draws its first ones."""
     return jax.jit(init_params, static_argnums=0)(config, jax.random.key(seed))
 
 

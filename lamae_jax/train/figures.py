@@ -42,9 +42,7 @@ def reconstruction(path: Path, config: PretrainConfig, data: Data, params: Param
         return x * scale, predicted.reshape(x.shape) * scale, jnp.repeat(hidden, model.patch, axis=-1)
 
     original, predicted, hidden = (np.asarray(part[0]) for part in run(params))
-    title = f"{step.masks.alpha_E:.0%} of each lead hidden" + (
-        "; drawn with the true patch scale" if step.target == "normalised" else ""
-    )
+    title = "drawn with the true patch scale" if step.target == "normalised" else ""
     leads, available = config.contract.leads, np.asarray(batch["available"][0])
     figure = draw_reconstruction(original, original, predicted, config.contract.fs, leads, hidden, available, title)
     save_figure(figure, path)

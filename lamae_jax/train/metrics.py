@@ -51,14 +51,15 @@ class Metrics:
     def __init__(self, workdir: Path, start: int, steps: int, batch_size: int, log_every: int, writes: bool):
         self.log_every, self.batch_size, self.writes = log_every, batch_size, writes
         self.pending: list[tuple[int, dict[str, jax.Array]]] = []
-        self.progress = Progress(steps, "steps", "pretrain", start=start)
+        self.progress = Progress(steps, "steps", "pretrain", start=start, parts=(batch_size, "ECG"))
         self.sums: list[float] = []
-        self.logged, self.since = start, time.monotonic()
+        self.first, self.logged, self.since = start + 1, start, time.monotonic()
         self.latest_val: dict[str, float] = {}
         if writes:
-            cut_back(workdir / "metrics.jsonl", start)
+            # Nothing is kept of a run that begins again: it measures step 0 again too.
+            cut_back(workdir / "metrics.jsonl", start or -1)
             self.file = open(workdir / "metrics.jsonl", "a")  # noqa: SIM115 (closed in __exit__)
-            self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+            self.events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else 0)
 
     def __enter__(self) -> Metrics:
         return self
@@ -99,7 +100,10 @@ class Metrics:
                 raise NotFinite(f"step {step}: {name} is {values[name]}")
         self.sums.append(values["train/loss"])
         shown = {"val": self.latest_val["val_mse"]} if self.latest_val else {}
-        self.progress.update(step, loss=values["train/loss"], **shown)
+        if step == self.first:
+            self.progress.restart(step)  # it was compiled
+        else:
+            self.progress.update(step, loss=values["train/loss"], **shown)
         if step % self.log_every == 0:
             now = time.monotonic()
             rate = (step - self.logged) * self.batch_size / max(now - self.since, 1e-9)
@@ -114,7 +118,9 @@ class Metrics:
         if not math.isfinite(figures["val_mse"]):
             raise NotFinite(f"step {step}: val/loss is {figures['val_mse']}")
         if not self.latest_val:
-            yardsticks = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "val_mse")
+            names = {name: name.removeprefix("val_mse_").replace("_", " ") for name in figures if name != "val_mse"}
+            yardsticks = ", ".join(f"{words} {figures[name]:.4f}" for name, words in names.items())
+            self.progress.close()
             say(f"without learning: {yardsticks}")
         self.latest_val = figures
         self.write(step, {"val/loss": figures["val_mse"], "seconds": seconds})

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from lamae_jax import __version__
-from lamae_jax.artifact.folder import load_model, save_model
+from lamae_jax.artifact.folder import Model, load_model, save_model
 from lamae_jax.data.loader import BatchSource, eval_batches, train_batches
 from lamae_jax.data.splits import pretraining_record_keys
 from lamae_jax.errors import Stopped, UserError
@@ -87,6 +88,8 @@ def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
         return json.loads(done.read_text())
     mesh = make_mesh(config.mesh)
     check_batch(config, mesh)
+    origin = open_init(config)
+    say(f"this run is in {workdir}")
     before = seconds_so_far(workdir)
 
     def seconds() -> float:
@@ -95,8 +98,8 @@ def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
     with sigterm() as stop:
         data = open_data(config, workdir)
         evaluation = Evaluation(config, data, mesh)
-        state = train(config, workdir, data, mesh, evaluation, seconds, stop)
-        return finish(config, workdir, data, mesh, evaluation, state, seconds)
+        state = train(config, workdir, data, mesh, evaluation, origin, seconds, stop)
+        return finish(config, workdir, data, mesh, evaluation, origin, state, seconds)
 
 
 def train(
@@ -105,6 +108,7 @@ def train(
     data: Data,
     mesh: Mesh,
     evaluation: Evaluation,
+    origin: Model | None,
     seconds: Callable[[], float],
     stop: list[bool],
 ) -> TrainState:
@@ -113,7 +117,7 @@ def train(
     update = compile_step(config.step, mesh, shardings)
     first = jax.process_index() == 0
     with Checkpoints(workdir / "checkpoints", config.checkpoint_keep) as checkpoints:
-        state, start = begin(config, data, checkpoints, init, abstract, shardings)
+        state, start = begin(config, data, checkpoints, origin, init, abstract, shardings)
         if start == config.steps:
             return state
         source = BatchSource(
@@ -123,17 +127,21 @@ def train(
         with log, train_batches(source, start, config.workers) as batches:
             if start == 0:
                 log.evaluated(0, *evaluation(state, config.eval_records), seconds())
+            else:  # a kill before the next line must not lose the seconds of the parts before
+                log.write(start, {"seconds": seconds()})
             batch = to_devices(next(batches), mesh)
             for step in range(start + 1, config.steps + 1):
                 state, metrics = update(state, batch)
                 log.add(step, metrics, seconds())
                 last = step == config.steps or bool(stop)
-                if step % config.eval_every == 0 or step == config.steps:
+                measured = step % config.eval_every == 0 or step == config.steps
+                if measured:
                     log.flush(seconds())
                     log.evaluated(step, *evaluation(state, config.eval_records), seconds())
                 if step % config.checkpoint_every == 0 or last:
                     log.flush(seconds())  # nothing that is not finite is ever saved
-                    checkpoints.save(step, state, {"stores": [store.hash for store in data.stores]}, log.latest_val)
+                    facts = {"stores": [store.hash for store in data.stores]}
+                    checkpoints.save(step, state, facts, log.latest_val if measured else {})
                 if last:
                     break
                 batch = to_devices(next(batches), mesh)
@@ -146,8 +154,31 @@ def train(
     return state
 
 
+def open_init(config: PretrainConfig) -> Model | None:
+    """The model that a run starts from, None without `init`; refused unless it has the run's sizes and sees the same signal."""
+    if not config.init:
+        return None
+    model = load_model(config.init)
+    theirs, ours = dataclasses.asdict(model.config), dataclasses.asdict(config.step.model)
+    for name in ours:
+        if theirs[name] != ours[name] and name not in ("dtype", "remat"):
+            raise UserError(f"init={config.init}: its model.{name} is {theirs[name]}, this run's is {ours[name]}")
+    differences = config.contract.differences(model.contract, theirs="its", ours="this run's")
+    if differences:
+        raise UserError(f"init={config.init}: another signal contract: {'; '.join(differences)}")
+    if model.inputs != config.step.inputs:
+        raise UserError(f"init={config.init}: its inputs are {model.inputs}, this run's {config.step.inputs}")
+    return model
+
+
 def begin(
-    config: PretrainConfig, data: Data, checkpoints: Checkpoints, init: Any, abstract: Any, shardings: Any
+    config: PretrainConfig,
+    data: Data,
+    checkpoints: Checkpoints,
+    origin: Model | None,
+    init: Any,
+    abstract: Any,
+    shardings: Any,
 ) -> tuple[TrainState, int]:
     """The state to go on from and its step."""
     latest = checkpoints.latest
@@ -164,14 +195,9 @@ def begin(
         say(f"resuming from step {latest}")
         return state, latest
     state = init()
-    if config.init:
-        model = load_model(config.init)
-        theirs, ours = dataclasses.asdict(model.config), dataclasses.asdict(config.step.model)
-        for name in ours:
-            if theirs[name] != ours[name] and name not in ("dtype", "remat"):
-                raise UserError(f"init={config.init}: its model.{name} is {theirs[name]}, this run's is {ours[name]}")
-        params = jax.device_put(model.params, shardings.params)
-        ema = None if state.ema is None else jax.device_put(model.params, shardings.ema)
+    if origin is not None:
+        params = jax.device_put(origin.params, shardings.params)
+        ema = None if state.ema is None else jax.device_put(origin.params, shardings.ema)
         state = state.replace(params=params, ema=ema)
         say(f"starting from the model in {config.init}")
     return state, 0
@@ -205,6 +231,7 @@ def finish(
     data: Data,
     mesh: Mesh,
     evaluation: Evaluation,
+    origin: Model | None,
     state: TrainState,
     seconds: Callable[[], float],
 ) -> dict[str, Any]:
@@ -229,9 +256,13 @@ def finish(
             "version": __version__,
             "config": config.config,
             "stores": [{"name": store.name, "sha256": store.hash} for store in data.stores],
+            "init": None if origin is None else origin.sha256,
             "figures": {name: value for name, value in summary.items() if name.startswith("val_mse")},
         }
         keys = pretraining_record_keys(data.stores, data.train) if config.record_ids else None
+        if keys is not None and origin is not None:  # what that model was trained on, this one has seen too
+            seen = origin.pretraining_records
+            keys = None if seen is None else np.union1d(keys, seen)
         save_model(workdir / "model", params, config.step.model, config.step.inputs, config.contract, provenance, keys)
         figures.reconstruction(workdir / "figures" / "reconstruction.png", config, data, params)
         figures.curve(workdir / "figures" / "curve.png", workdir / "metrics.jsonl", figures_of)
@@ -258,4 +289,9 @@ def check_batch(config: PretrainConfig, mesh: Mesh) -> None:
         raise UserError(
             f"batch_size={config.batch_size}: not divisible by {divisor} "
             f"(mesh.data x mesh.fsdp = {batch_divisor(mesh)} devices, accumulate={config.step.accumulate})"
+        )
+    if batch_divisor(mesh) % jax.process_count():
+        # Two processes that share rows of the batch would each bring other records for them.
+        raise UserError(
+            f"mesh.tensor={mesh.shape['tensor']}: must divide the {jax.local_device_count()} devices of each process"
         )

@@ -13,11 +13,11 @@ import jax
 from lamae_jax.errors import UserError
 
 
-def start_processes(named: bool) -> None:
+def start_processes(named: bool) -> int:
     """Join the other processes of a job, where there are any; with several, the workdir must have been `named`.
 
-    On a cluster that JAX knows (SLURM, Cloud TPU) the runtime finds them; elsewhere JAX_COORDINATOR_ADDRESS (host:port),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID say who they are.
+    Returns this process's number, 0 for the first or only one. Under SLURM the runtime finds the others; elsewhere
+    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID say who they are.
     """
     several = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in os.environ
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
@@ -31,6 +31,7 @@ def start_processes(named: bool) -> None:
         jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index))
     elif several:
         jax.distributed.initialize()
+    return jax.process_index() if several else 0
 
 
 @contextlib.contextmanager

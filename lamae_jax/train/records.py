@@ -59,7 +59,7 @@ def simulated(config: PretrainConfig, workdir: Path) -> list[Store]:
             source=str(folder / "source"),
             store=str(folder / "store"),
             fs=config.contract.fs,
-            seconds=config.contract.seconds,
+            seconds=max(10.0, config.contract.seconds),  # as long as they are simulated: crops vary
             band=config.contract.band,
             long="crop",
             workers=2,

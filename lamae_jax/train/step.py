@@ -38,6 +38,8 @@ class StepConfig:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed={self.seed}: must be from 0 to {2**32 - 1}")
         if self.target not in TARGETS:
             raise UserError(f"target={self.target}: must be one of {', '.join(TARGETS)}")
         if self.accumulate < 1:
