@@ -147,6 +147,21 @@ def test_a_workdir_keeps_its_config_but_may_be_run_another_way(tmp_path: Path) -
         pass
 
 
+def test_a_mistake_before_anything_is_made_leaves_the_folder_free(tmp_path: Path) -> None:
+    def command(steps: int) -> Command:
+        return Command("pretrain", "nano", {"steps": steps}, str(tmp_path / "w"))
+
+    with pytest.raises(UserError, match="no such store"), config.claimed(command(3)):
+        raise UserError("no such store")
+    with pytest.raises(UserError, match="disk is full"), config.claimed(command(4)) as folder:
+        with config.claimed(command(4), process=1) as same:  # the other processes of a job come in with the first
+            assert same == folder
+        (folder / "metrics.jsonl").write_text("{}")
+        raise UserError("disk is full")
+    with pytest.raises(UserError, match="steps=4, this one has steps=3"), config.claimed(command(3)):
+        pass
+
+
 @pytest.mark.parametrize("file", sorted(Path("configs").glob("*.py")), ids=str)
 def test_config_files_say_how_they_are_run_and_explain_their_fields(file: Path) -> None:
     variant = {"prepare": "wfdb"}.get(file.stem, "")

@@ -119,10 +119,30 @@ def test_another_config_in_the_workdir_is_refused_with_both_values(
 
 
 def test_starts_from_another_model(finished: Path, small_store: Path, tmp_path: Path) -> None:
-    """With a vanishing rate the model that comes out is the one that went in."""
-    assert run(small_store, tmp_path / "next", init=finished / "model", steps=1, learning_rate=1e-30) == 0
+    """With a vanishing rate the model that comes out is the one that went in, and has seen what that one has seen."""
+    changes = {"steps": 1, "learning_rate": 1e-30, "data__folds": "1,2"}
+    assert run(small_store, tmp_path / "next", init=finished / "model", **changes) == 0
     for name, array in parameters(finished).items():
         np.testing.assert_allclose(array, parameters(tmp_path / "next")[name], atol=1e-6, err_msg=name)
+    first, then = (lamae_jax.load(run / "model") for run in (finished, tmp_path / "next"))
+    np.testing.assert_array_equal(then.pretraining_records, first.pretraining_records)
+    assert then.provenance["init"] == first.sha256
+
+
+def test_init_that_saw_another_signal_is_refused(
+    finished: Path, small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(small_store, tmp_path / "next", init=finished / "model", signal__normalisation="lead") == 2
+    assert "its inputs are InputConfig(normalisation='record'" in capsys.readouterr().err
+
+
+def test_a_mistake_leaves_the_workdir_free_for_the_corrected_command(
+    small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for changes, words in ({"batch_size": 12}, "batch_size=12"), ({"data__store": "/nowhere"}, "/nowhere"):
+        assert run(small_store, tmp_path / "run", **changes) == 2  # type: ignore[arg-type]
+        error = capsys.readouterr().err
+        assert words in error and "holds a run" not in error
 
 
 def test_init_of_another_size_is_refused(
