@@ -24,4 +24,5 @@ def get_config(variant: str = "") -> ConfigDict:
     c.rounds = 5  # measurements; the median is reported
     c.seconds = 3.0  # each at least
     c.matmul = 1024  # size of the square matrix product that stands for the peak; 8192 on an accelerator
+    c.source = ""  # a folder of WFDB records: measure reading and conditioning too, beside wfdb.rdrecord
     return c

@@ -3,8 +3,7 @@
     python -m lamae_jax.main --config=configs/prepare.py:SOURCE --config.source=DIR --config.store=DIR
 
 SOURCE is mimic_iv_ecg, ptb_xl, wfdb (any folder of WFDB records), arrays (.npy, .npz, .h5 and a CSV of metadata) or simulated.
-Safe to kill and to run again. What could not be used is in STORE/rejected.csv, with the reason. Expect 300 or more records a
-second and core for 500 Hz recordings. On a cluster: one job for each i with --config.shard=i/n, then one with --config.merge=true
+Safe to kill and to run again. What could not be used is in STORE/rejected.csv, with the reason. Rates: docs/results.md. On a cluster: one job for each i with --config.shard=i/n, then one with --config.merge=true
 (launch/prepare_array.sh).
 """
 
@@ -29,6 +28,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.variant = variant
     c.source = ""  # folder of the recordings; for simulated ones, where they are written
     c.store = ""  # folder of the store
+    c.name = ""  # what the source is called, so that patient 1 of two hospitals stays two people; empty: SOURCE
     c.fs = 250  # Hz
     c.seconds = 10.0  # shorter recordings are rejected
     c.band = "highpass_0.5"  # or none

@@ -75,7 +75,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.mask.hidden_leads = 0  # whole leads hidden on top
 
     # Optimisation
-    c.seed = 0
+    c.seed = 0  # of parameters, data order and masks, and of the simulated ECGs
     c.steps = STEPS[preset_name]
     c.batch_size = preset.batch_size
     c.learning_rate = config_dict.placeholder(float)  # peak; empty: the preset's rule
@@ -104,8 +104,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.eval_every = config_dict.placeholder(int)  # empty: ten times a run
     c.eval_records = 512  # validation records at each evaluation; at the end up to 4,096
     c.checkpoint = ConfigDict()
-    c.checkpoint.every = config_dict.placeholder(int)  # empty: when it evaluates
-    c.checkpoint.keep = 2  # newest; the best is kept beside them
+    c.checkpoint.every = config_dict.placeholder(int)  # steps; empty: whenever it evaluates
+    c.checkpoint.keep = 2  # newest; beside them the best of those saved at an evaluation
     # Leave hashes of the training records in the model, so that leaks can be found. Ids can be recovered from them.
     c.record_ids = True
     return c

@@ -23,7 +23,7 @@ HOMES = {
     "grain": ["data/loader.py"],
     "optax": ["train/", "evaluate/"],
     "matplotlib": ["signal/paper.py", "train/figures.py", "evaluate/figures.py"],
-    "wfdb": ["signal/simulated.py", "data/sources/"],
+    "wfdb": ["signal/simulated.py", "data/sources/", "data/speed.py"],
     "pandas": [],
     "tensorboardX": ["train/"],
     "ml_collections": ["config.py", "main.py"],

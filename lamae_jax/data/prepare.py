@@ -49,6 +49,9 @@ class PrepareConfig:
     merge: bool  # make the tables of shards that jobs have made
     simulated_patients: int
     seed: int  # of the simulation
+    name: str = (
+        ""  # what the source is called, where patients and records of several stores are told apart; empty: its kind
+    )
 
     def __post_init__(self) -> None:
         if not self.store:
@@ -84,7 +87,7 @@ class PrepareConfig:
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide what a store holds."""
-        names = ["kind", "fs", "seconds", "band", "long", "allow_upsampling"]
+        names = ["kind", "name", "fs", "seconds", "band", "long", "allow_upsampling"]
         names += ["simulated_patients", "seed"] if self.kind == "simulated" else []
         return {name: getattr(self, name) for name in names}
 
@@ -264,7 +267,7 @@ def finish(
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "code_version": __version__,
-        "source": source.name,
+        "source": config.name or source.name,
         "config": ours,
         "contract": contract.to_dict(),
         "split": asdict(source.split),

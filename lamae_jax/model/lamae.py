@@ -43,8 +43,10 @@ def patches_of(x: jax.Array, patch: int) -> jax.Array:
 
 
 def _transformer(config: ModelConfig, depth: int, heads: int, name: str) -> Transformer:
-    # Two or three layers compile and run faster unrolled; deep stacks would only compile longer.
-    return Transformer(depth, heads, config.qk_norm, config.remat, depth <= 6, jnp.dtype(config.dtype), name=name)
+    # Few layers compile and run faster unrolled; deep stacks would only compile longer. With remat the loop must stay a loop:
+    # unrolled, the compiler would find the recomputed blocks equal to the first ones and keep those after all.
+    unroll = depth <= 6 and not config.remat
+    return Transformer(depth, heads, config.qk_norm, config.remat, unroll, jnp.dtype(config.dtype), name=name)
 
 
 class LeadEncoder(nn.Module):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lamae_jax.data.speed import preparing_rates
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 from lamae_jax.model.flops import training_flops
@@ -36,6 +37,7 @@ class BenchmarkConfig:
     rounds: int
     seconds: float
     matmul: int
+    source: str
 
     def __post_init__(self) -> None:
         for name in self.presets.split(","):
@@ -84,7 +86,12 @@ def benchmark(config: BenchmarkConfig, workdir: Path) -> dict[str, Any]:
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
-    result = {"machine": machine, "peak_flops": statistics.median(peaks), "train": rows}
+    result: dict[str, Any] = {"machine": machine, "peak_flops": statistics.median(peaks), "train": rows}
+    if config.source:
+        result["prepare"] = preparing_rates(config.source, config.rounds)
+        for name, records_per_s in result["prepare"].items():
+            times = records_per_s / result["prepare"]["wfdb_rdrecord"]
+            say(f"{name:21} {records_per_s:8.0f} records/s of one core ({times:.1f} x wfdb.rdrecord)")
     write_json(workdir / "benchmark.json", result)
     write_json(workdir / "summary.json", result)
     return result

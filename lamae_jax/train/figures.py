@@ -63,7 +63,7 @@ def curve(path: Path, metrics: Path, final: dict[str, float]) -> None:
         axes.axhline(
             final[f"val_mse_{name}"], color="0.3", lw=1, ls=dashes, label=f"{name.replace('_', ' ')} (no learning)"
         )
-    axes.set(xlabel="step", ylabel="squared error, units of the record's RMS", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="squared error, model's units", ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lamae_jax import __version__
 from lamae_jax.artifact.folder import Model, load_model, save_model
 from lamae_jax.data.loader import BatchSource, eval_batches, train_batches
 from lamae_jax.data.splits import pretraining_record_keys
-from lamae_jax.errors import Stopped, UserError
+from lamae_jax.errors import NotFinite, Stopped, UserError
 from lamae_jax.files import write_json
 from lamae_jax.progress import clock, say
 from lamae_jax.signal.contract import SignalContract
@@ -124,7 +125,8 @@ def train(
             data.stores, data.train, config.batch_size, config.step.seed, jax.process_index(), jax.process_count()
         )
         log = Metrics(workdir, start, config.steps, config.batch_size, config.log_every, writes=first)
-        with log, train_batches(source, start, config.workers) as batches:
+        with log, train_batches(source, start, config.workers) as batches, last_good(checkpoints):
+            say("compiling the train step and the evaluation")
             if start == 0:
                 log.evaluated(0, *evaluation(state, config.eval_records), seconds())
             else:  # a kill before the next line must not lose the seconds of the parts before
@@ -152,6 +154,16 @@ def train(
             f"stopped by SIGTERM at step {step} of {config.steps}; it is saved, the same command goes on from there"
         )
     return state
+
+
+@contextmanager
+def last_good(checkpoints: Checkpoints) -> Iterator[None]:
+    """Let a NotFinite say what there is to go back to."""
+    try:
+        yield
+    except NotFinite as error:
+        kept = f"the checkpoint of step {checkpoints.latest} is kept" if checkpoints.latest else "no checkpoint yet"
+        raise NotFinite(f"{error}; {kept}; try a lower learning_rate in a new workdir") from None
 
 
 def open_init(config: PretrainConfig) -> Model | None:
@@ -236,6 +248,7 @@ def finish(
     seconds: Callable[[], float],
 ) -> dict[str, Any]:
     """Measure the final state on the validation fold, write model folder, figures and summary."""
+    say("measuring the final error, drawing, writing the model")
     figures_of, _ = evaluation(state, EVAL_RECORDS_AT_THE_END)
     params = state.params if state.ema is None else state.ema
     params = jax.device_get(jax.device_put(params, replicated(mesh)))

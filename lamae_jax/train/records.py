@@ -33,7 +33,10 @@ class Data:
 def open_data(config: PretrainConfig, workdir: Path) -> Data:
     """Open the stores, or simulate and prepare one; split by patient; refuse what can't be trained on."""
     if config.store:
-        stores = open_stores(config.store)
+        try:
+            stores = open_stores(config.store)
+        except UserError as error:
+            raise UserError(f"data.store={config.store}: {error}") from None
     else:
         say("data.store is empty: training on simulated ECGs (name a prepared store with --config.data.store=DIR)")
         stores = simulated(config, workdir)
