@@ -3,8 +3,8 @@
     python -m lamae_jax.main --config=configs/prepare.py:SOURCE --config.source=DIR --config.store=DIR
 
 SOURCE is mimic_iv_ecg, ptb_xl, wfdb (any folder of WFDB records), arrays (.npy, .npz, .h5 and a CSV of metadata) or simulated.
-Safe to kill and to run again. What could not be used is in STORE/rejected.csv, with the reason. Rates: docs/results.md. On a cluster: one job for each i with --config.shard=i/n, then one with --config.merge=true
-(launch/prepare_array.sh).
+Safe to kill and to run again. What could not be used is in STORE/rejected.csv, with the reason. Rates: docs/results.md.
+On a cluster: one job for each i with --config.shard=i/n, then one with --config.merge=true (launch/prepare_array.sh).
 """
 
 import difflib
