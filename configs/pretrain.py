@@ -8,7 +8,7 @@ Variants, each with `,hz100` for stores at 100 Hz (a token is 200 ms either way,
     command                                                     cost                         result
     configs/pretrain.py                                         3 minutes on two CPU cores   docs/results.md, "The main job"
     configs/pretrain.py:nano,hz100 --config.data.store=DIR \\
-        --config.steps=14000                                    50 minutes on two CPU cores  docs/results.md, "PTB-XL"
+        --config.steps=14000                                    45 minutes on two CPU cores  docs/results.md, "PTB-XL"
     configs/pretrain.py:tiny --config.data.store=DIR            3 PFLOP: 15 hours on two cores  not measured
     configs/pretrain.py:small --config.data.store=DIR           0.64 EFLOP                   not measured
     configs/pretrain.py:base --config.data.store=DIR            6.8 EFLOP                    not measured
@@ -25,7 +25,7 @@ from lamae_jax.errors import UserError
 from lamae_jax.model.presets import PRESETS
 
 # Updates of each recipe. nano's is the three-minute job on simulated ECGs; the others are a night or more on real ones.
-STEPS = {"nano": 1_200, "tiny": 20_000, "small": 100_000, "base": 200_000, "large": 300_000}
+STEPS = {"nano": 1_600, "tiny": 20_000, "small": 100_000, "base": 200_000, "large": 300_000}
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # What the model sees of a record
     c.signal = ConfigDict()
     c.signal.fs = 100 if hz100 else 250  # Hz; must be the store's
-    # Longer records are cropped: at random in training, centred otherwise. Empty: 10, but 5 where ECGs are simulated, so that
+    # Longer records are cropped: at random in training, centred otherwise. Empty: 10, but 4 where ECGs are simulated, so that
     # three minutes on two cores show something.
     c.signal.seconds = config_dict.placeholder(float)
     c.signal.band = "highpass_0.5"  # must be the store's: highpass_0.5 or none

@@ -171,7 +171,7 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
             preset = PRESETS[plain["variant"].split(",")[0]]
             plain["learning_rate"] = preset.learning_rate(plain["batch_size"])
         if plain["signal"]["seconds"] is None:
-            plain["signal"]["seconds"] = 10.0 if plain["data"]["store"] else 5.0
+            plain["signal"]["seconds"] = 10.0 if plain["data"]["store"] else 4.0
         if plain["eval_every"] is None:
             plain["eval_every"] = max(1, plain["steps"] // 10)
         if plain["checkpoint"]["every"] is None:

@@ -43,7 +43,7 @@ def test_every_key_of_the_pretraining_config_is_read_once() -> None:
     missing = set(flat(values)) - set(seen)
     # `signal` is copied as a whole before it is read.
     assert {name for name in missing if not name.startswith("signal.")} == set()
-    assert built.batch_size == 16 and built.contract.fs == 250 and built.step.model.patches == 25
+    assert built.batch_size == 16 and built.contract.fs == 250 and built.step.model.patches == 20
 
 
 def test_a_key_too_many_or_too_few_fails() -> None:
@@ -67,8 +67,8 @@ def test_evaluation_and_checkpoints_follow_the_steps() -> None:
     assert c["eval_every"] == c["checkpoint"]["every"] == 500
 
 
-def test_simulated_ecgs_are_seen_for_five_seconds_and_a_store_s_for_ten() -> None:
-    assert read_command([PRETRAIN]).config["signal"]["seconds"] == 5
+def test_simulated_ecgs_are_seen_for_four_seconds_and_a_store_s_for_ten() -> None:
+    assert read_command([PRETRAIN]).config["signal"]["seconds"] == 4
     assert read_command([PRETRAIN, "--config.data.store=DIR"]).config["signal"]["seconds"] == 10
     assert read_command([PRETRAIN, "--config.signal.seconds=8"]).config["signal"]["seconds"] == 8
 
