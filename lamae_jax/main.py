@@ -60,8 +60,9 @@ def run(arguments: list[str]) -> None:
         from lamae_jax.train.pretrain import pretrain
         from lamae_jax.train.processes import start_processes
 
-        # orbax logs, with tracebacks, what it then raises; the raised error becomes one line.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        # orbax and its event loop log, with tracebacks, what is then raised; the raised error becomes one line.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         process = start_processes(named=command.workdir is not None)
         pretraining = config.pretrain_config(command.config)
         with config.claimed(command, process) as workdir:

@@ -10,6 +10,7 @@ import errno
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,17 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 def _metric(metrics: dict[str, float]) -> float:
     return metrics[METRIC]
+
+
+def check_room(folder: Path, state: Any, keep: int) -> None:
+    """Refuse a disk that cannot hold the checkpoints of `state`: `keep`, the best, and the one being written."""
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    needed, free = (keep + 2) * size, shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"--workdir={folder}: {free / 1e6:.0f} MB are free, checkpoints of {size / 1e6:.0f} MB need {needed / 1e6:.0f}; "
+            "make room, name another, or lower checkpoint.keep"
+        )
 
 
 class Checkpoints:

@@ -27,7 +27,7 @@ from lamae_jax.files import write_json
 from lamae_jax.progress import clock, say
 from lamae_jax.signal.contract import SignalContract
 from lamae_jax.train import figures
-from lamae_jax.train.checkpoint import Checkpoints
+from lamae_jax.train.checkpoint import Checkpoints, check_room
 from lamae_jax.train.metrics import Metrics, seconds_so_far
 from lamae_jax.train.processes import sigterm
 from lamae_jax.train.records import Data, open_data, spread
@@ -117,6 +117,7 @@ def train(
     init, abstract, shardings = compile_init(config.step, mesh)
     update = compile_step(config.step, mesh, shardings)
     first = jax.process_index() == 0
+    check_room(workdir, abstract, config.checkpoint_keep)
     with Checkpoints(workdir / "checkpoints", config.checkpoint_keep) as checkpoints:
         state, start = begin(config, data, checkpoints, origin, init, abstract, shardings)
         if start == config.steps:
