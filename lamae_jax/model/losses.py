@@ -20,6 +20,14 @@ def targets(patches: jax.Array, kind: str) -> jax.Array:
     return (patches - mean) / jnp.sqrt(patches.var(axis=-1, keepdims=True) + VARIANCE_FLOOR)
 
 
+def undo_targets(predicted: jax.Array, patches: jax.Array, kind: str) -> jax.Array:
+    """What D predicted, in the units of `patches [B, L, T, P]`; for `normalised` with their true mean and variance."""
+    if kind == "raw":
+        return predicted
+    mean = patches.mean(axis=-1, keepdims=True)
+    return predicted * jnp.sqrt(patches.var(axis=-1, keepdims=True) + VARIANCE_FLOOR) + mean
+
+
 def counted_patches(hidden: jax.Array, available: jax.Array) -> jax.Array:
     """The patches that count, `[B, L, T]` float32: hidden ones of available leads."""
     return (hidden & available[..., None]).astype(jnp.float32)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lamae_jax.data.loader import Selection
 from lamae_jax.model.lamae import Params, reconstruct
-from lamae_jax.model.losses import VARIANCE_FLOOR
+from lamae_jax.model.losses import undo_targets
 from lamae_jax.model.masking import hidden_patches
 from lamae_jax.signal.paper import draw_reconstruction, save_figure
 from lamae_jax.train.metrics import read_metrics
@@ -35,10 +35,7 @@ def reconstruction(path: Path, config: PretrainConfig, data: Data, params: Param
         x, scale, masks, _ = masked_inputs(step, batch, jax.random.key(MASK_SEED), random_crop=False)
         hidden = hidden_patches(masks, model.leads, model.patches)
         predicted = reconstruct(model, params, x, masks, batch["available"])
-        if step.target == "normalised":  # drawn with the hidden patches' true mean and scale; the title says so
-            wanted = x.reshape(predicted.shape)
-            predicted = predicted * jnp.sqrt(wanted.var(axis=-1, keepdims=True) + VARIANCE_FLOOR)
-            predicted = predicted + wanted.mean(axis=-1, keepdims=True)
+        predicted = undo_targets(predicted, x.reshape(predicted.shape), step.target)
         return x * scale, predicted.reshape(x.shape) * scale, jnp.repeat(hidden, model.patch, axis=-1)
 
     original, predicted, hidden = (np.asarray(part[0]) for part in run(params))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lamae_jax.model.lamae import Params, patches_of, reconstruct
-from lamae_jax.model.losses import VARIANCE_FLOOR, squared_error
+from lamae_jax.model.losses import squared_error, undo_targets
 from lamae_jax.model.masking import hidden_patches
 from lamae_jax.signal.leads import LIMB_LEADS, LIMB_PROJECTION
 from lamae_jax.train.step import StepConfig, masked_inputs
@@ -80,9 +80,7 @@ def compile_validation(
         counted = counted * batch["weight"][:, None, None]
         predicted = reconstruct(config.model, params, x, masks, batch["available"])
         wanted = patches_of(x, config.model.patch)
-        if config.target == "normalised":  # the model predicts patches without mean and scale: give it the true ones
-            mean, var = wanted.mean(axis=-1, keepdims=True), wanted.var(axis=-1, keepdims=True)
-            predicted = predicted * jnp.sqrt(var + VARIANCE_FLOOR) + mean
+        predicted = undo_targets(predicted, wanted, config.target)
         # Leads that are not there show nothing, also to the yardsticks.
         visible = ~hidden_patches(masks, *wanted.shape[1:3]) & batch["available"][..., None]
         guesses = {"val_mse": predicted}

@@ -14,7 +14,7 @@ from lamae_jax.errors import UserError
 from lamae_jax.model import lamae
 from lamae_jax.model.lamae import LAMAE, Params, init_params, patches_of, readout
 from lamae_jax.model.layers import inverse_of, select_rows
-from lamae_jax.model.losses import counted_patches, squared_error, targets
+from lamae_jax.model.losses import counted_patches, squared_error, targets, undo_targets
 from lamae_jax.model.masking import MaskConfig, Masks, draw_masks, hidden_patches
 from lamae_jax.model.presets import PRESETS, ModelConfig, preset
 
@@ -190,6 +190,12 @@ def test_zeros_give_finite_loss_and_gradients_for_both_targets() -> None:
 
         value, gradient = jax.jit(jax.value_and_grad(loss))(params_of(SMALL))
         assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_undoing_a_target_gives_the_patches_back() -> None:
+    patches = patches_of(X, 10) * 3 + 1
+    for kind in ("raw", "normalised"):
+        np.testing.assert_allclose(undo_targets(targets(patches, kind), patches, kind), patches, atol=1e-5)
 
 
 def test_loss_is_the_paper_s_equation_2_over_t_p() -> None:
