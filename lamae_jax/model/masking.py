@@ -100,6 +100,18 @@ def draw_masks(key: jax.Array, available: jax.Array, patches: int, config: MaskC
     return Masks(leads=shown, visible=visible, kept=_random_subset(score, config.kept_tokens(leads, patches)))
 
 
+def draw_masks_by_record(
+    key: jax.Array, numbers: jax.Array, available: jax.Array, patches: int, config: MaskConfig
+) -> Masks:
+    """As draw_masks, but a record's masks depend on the key and its number in `numbers [B]` alone, not on its batch."""
+
+    def of_one(number: jax.Array, leads: jax.Array) -> Masks:
+        masks = draw_masks(jax.random.fold_in(key, number), leads[None], patches, config)
+        return jax.tree.map(lambda part: part[0], masks)
+
+    return jax.vmap(of_one)(numbers, available)
+
+
 def hidden_patches(masks: Masks, leads: int, patches: int) -> jax.Array:
     """`[B, L, T]` bool, True where a patch was hidden from the encoder: the loss is over these (of available leads)."""
     records = masks.leads.shape[0]

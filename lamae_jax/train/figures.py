@@ -16,8 +16,7 @@ from lamae_jax.model.losses import undo_targets
 from lamae_jax.model.masking import hidden_patches
 from lamae_jax.signal.paper import draw_reconstruction, save_figure
 from lamae_jax.train.metrics import read_metrics
-from lamae_jax.train.step import masked_inputs
-from lamae_jax.train.validation import MASK_SEED, YARDSTICKS
+from lamae_jax.train.validation import YARDSTICKS, validation_inputs
 
 if TYPE_CHECKING:
     from lamae_jax.train.pretrain import PretrainConfig
@@ -32,7 +31,7 @@ def reconstruction(path: Path, config: PretrainConfig, data: Data, params: Param
 
     @jax.jit
     def run(params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
-        x, scale, masks, _ = masked_inputs(step, batch, jax.random.key(MASK_SEED), random_crop=False)
+        x, scale, masks = validation_inputs(step, batch, jnp.arange(1))
         hidden = hidden_patches(masks, model.leads, model.patches)
         predicted = reconstruct(model, params, x, masks, batch["available"])
         predicted = undo_targets(predicted, x.reshape(predicted.shape), step.target)

@@ -70,23 +70,21 @@ def init_state(config: StepConfig) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, params if config.ema else None)
 
 
-def masked_inputs(
-    config: StepConfig, batch: Batch, key: jax.Array, *, random_crop: bool
-) -> tuple[jax.Array, jax.Array, Masks, jax.Array]:
-    """Counts -> `x [B, L, S]`, scale in mV, masks, and the patches that count `[B, L, T]`."""
+def masked_inputs(config: StepConfig, batch: Batch, key: jax.Array) -> tuple[jax.Array, Masks, jax.Array]:
+    """Counts -> `x [B, L, S]` from a random crop, masks, and the patches that count `[B, L, T]`."""
     counts, available = batch["counts"], batch["available"]
     for_crop, for_masks = jax.random.split(key)
-    start = random_start(for_crop, counts.shape[0], counts.shape[-1], config.model.samples) if random_crop else None
-    x, scale = model_input(crop(counts, config.model.samples, start), available, config.inputs)
+    start = random_start(for_crop, counts.shape[0], counts.shape[-1], config.model.samples)
+    x, _ = model_input(crop(counts, config.model.samples, start), available, config.inputs)
     masks = draw_masks(for_masks, available, config.model.patches, config.masks)
     hidden = hidden_patches(masks, config.model.leads, config.model.patches)
-    return x, scale, masks, counted_patches(hidden, available)
+    return x, masks, counted_patches(hidden, available)
 
 
 def train_step(config: StepConfig, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update. Masks come from `fold_in(key(seed), step)`; the loss is over the global batch's hidden patches."""
     key = jax.random.fold_in(jax.random.key(config.seed), state.step + 1)
-    x, _, masks, counted = masked_inputs(config, batch, key, random_crop=True)
+    x, masks, counted = masked_inputs(config, batch, key)
     total = jnp.maximum(counted.sum(), 1.0)
 
     def loss_of(params: Params, part: tuple[Any, ...]) -> jax.Array:

@@ -1,6 +1,6 @@
 """The error on held-out patients, beside three predictors that need no learning.
 
-Always in the model's units, on the raw target, with masks that are the same at every evaluation.
+Always in the model's units, on the raw target, with masks that are the same at every evaluation and on any devices.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lamae_jax.model.inputs import crop, model_input
 from lamae_jax.model.lamae import Params, patches_of, reconstruct
-from lamae_jax.model.losses import squared_error, undo_targets
-from lamae_jax.model.masking import hidden_patches
+from lamae_jax.model.losses import counted_patches, squared_error, undo_targets
+from lamae_jax.model.masking import Masks, draw_masks_by_record, hidden_patches
 from lamae_jax.signal.leads import LIMB_LEADS, LIMB_PROJECTION
-from lamae_jax.train.step import StepConfig, masked_inputs
+from lamae_jax.train.step import Batch, StepConfig
 
 MASK_SEED = 12_345
 YARDSTICKS = ("record_mean", "interpolation", "einthoven")
@@ -69,20 +70,29 @@ def yardsticks(x: jax.Array, scale: jax.Array, visible: jax.Array, leads: tuple[
     return {"record_mean": mean, "interpolation": line, "einthoven": einthoven}
 
 
+def validation_inputs(config: StepConfig, batch: Batch, numbers: jax.Array) -> tuple[jax.Array, jax.Array, Masks]:
+    """Counts -> `x [B, L, S]` cut from the middle, scale in mV, and the masks of the validation records `numbers [B]`."""
+    model, available = config.model, batch["available"]
+    x, scale = model_input(crop(batch["counts"], model.samples), available, config.inputs)
+    key = jax.random.key(MASK_SEED)
+    return x, scale, draw_masks_by_record(key, numbers, available, model.patches, config.masks)
+
+
 def compile_validation(
     config: StepConfig, leads: tuple[str, ...], shardings: Any, batch_sharding: Any, replicated: Any
 ) -> Callable[..., dict[str, jax.Array]]:
-    """A jitted `(params, batch, index) -> sums` over one batch of validation records; `batch["weight"]` is 0 for padding."""
+    """A jitted `(params, batch, index) -> sums` over batch number `index`; `batch["weight"]` is 0 for padding."""
 
-    def sums(params: Params, batch: dict[str, jax.Array], index: jax.Array) -> dict[str, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(MASK_SEED), index)
-        x, scale, masks, counted = masked_inputs(config, batch, key, random_crop=False)
-        counted = counted * batch["weight"][:, None, None]
+    def sums(params: Params, batch: Batch, index: jax.Array) -> dict[str, jax.Array]:
+        records = batch["weight"].shape[0]
+        x, scale, masks = validation_inputs(config, batch, index * records + jnp.arange(records))
         predicted = reconstruct(config.model, params, x, masks, batch["available"])
         wanted = patches_of(x, config.model.patch)
         predicted = undo_targets(predicted, wanted, config.target)
         # Leads that are not there show nothing, also to the yardsticks.
-        visible = ~hidden_patches(masks, *wanted.shape[1:3]) & batch["available"][..., None]
+        hidden = hidden_patches(masks, *wanted.shape[1:3])
+        counted = counted_patches(hidden, batch["available"]) * batch["weight"][:, None, None]
+        visible = ~hidden & batch["available"][..., None]
         guesses = {"val_mse": predicted}
         guesses |= {f"val_mse_{name}": guess for name, guess in yardsticks(x, scale, visible, leads).items()}
         return {name: squared_error(guess, wanted, counted) for name, guess in guesses.items()} | {

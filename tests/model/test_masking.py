@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from lamae_jax.errors import UserError
-from lamae_jax.model.masking import MaskConfig, draw_masks, hidden_patches, nothing_hidden
+from lamae_jax.model.masking import (
+    MaskConfig,
+    draw_masks,
+    draw_masks_by_record,
+    hidden_patches,
+    nothing_hidden,
+)
 
 T = 50
 ALL = jnp.ones((6, 12), bool)
@@ -138,3 +144,15 @@ def test_impossible_masks_are_refused(fields: dict[str, object], words: str) -> 
 def test_as_many_hidden_leads_as_leads_are_refused() -> None:
     with pytest.raises(UserError, match="mask.hidden_leads=12: must be below the number of leads, 12"):
         draw(MaskConfig(hidden_leads=12))
+
+
+@pytest.mark.parametrize("mode", ["independent", "shared", "block"])
+def test_masks_by_record_depend_on_the_record_and_not_on_its_batch(mode: str) -> None:
+    """Validation draws these, so that its figure is the same for any batch size and number of devices."""
+    config = MaskConfig(mode=mode, hidden_leads=2)
+    available = jnp.asarray(np.random.default_rng(0).random((6, 12)) < 0.8).at[:, 0].set(True)
+    whole = draw_masks_by_record(jax.random.key(7), jnp.arange(6), available, T, config)
+    part = draw_masks_by_record(jax.random.key(7), jnp.arange(4, 6), available[4:], T, config)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+        assert np.array_equal(one[4:], other)
+    assert not np.array_equal(whole.kept[0], whole.kept[1])
