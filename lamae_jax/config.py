@@ -26,9 +26,9 @@ from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 
 if TYPE_CHECKING:
+    from lamae_jax.benchmark.suite import BenchmarkConfig
     from lamae_jax.data.prepare import PrepareConfig
     from lamae_jax.evaluate.probe import ProbeConfig
-    from lamae_jax.train.benchmark import BenchmarkConfig
     from lamae_jax.train.pretrain import PretrainConfig
 
 DEFAULT = "configs/pretrain.py"
@@ -259,8 +259,8 @@ def probe_config(c: dict[str, Any]) -> ProbeConfig:
 
 
 def benchmark_config(c: dict[str, Any]) -> BenchmarkConfig:
-    """What train/benchmark.py takes."""
-    from lamae_jax.train.benchmark import BenchmarkConfig
+    """What benchmark/suite.py takes."""
+    from lamae_jax.benchmark.suite import BenchmarkConfig
 
     return BenchmarkConfig(**c)
 

@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> None:
         with config.claimed(command) as workdir:
             probe(probing, workdir)
     elif command.task == "benchmark":
-        from lamae_jax.train.benchmark import benchmark
+        from lamae_jax.benchmark.suite import benchmark
 
         measuring = config.benchmark_config(command.config)
         with config.claimed(command) as workdir:

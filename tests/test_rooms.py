@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lamae_jax"
 
 # In the order in which data flows. A room imports itself, the ground floor and the rooms before it.
 GROUND = ["errors", "files", "progress"]
-ROOMS = ["signal", "data", "model", "artifact", "train", "evaluate", "serve"]
+ROOMS = ["signal", "data", "model", "artifact", "train", "evaluate", "serve", "benchmark"]
 ROOF = ["config", "main"]
 
 # Libraries (or modules of them) that live in one place alone. Paths relative to the package; a folder ends with a slash.
@@ -23,7 +23,7 @@ HOMES = {
     "grain": ["data/loader.py"],
     "optax": ["train/", "evaluate/"],
     "matplotlib": ["signal/paper.py", "train/figures.py", "evaluate/figures.py"],
-    "wfdb": ["signal/simulated.py", "data/sources/", "data/speed.py"],
+    "wfdb": ["signal/simulated.py", "data/sources/", "benchmark/preparing.py"],
     "pandas": [],
     "tensorboardX": ["train/"],
     "ml_collections": ["config.py", "main.py"],

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lamae_jax.data.speed import preparing_rates
+from lamae_jax.benchmark.preparing import preparing_rates
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 from lamae_jax.model.flops import training_flops
