@@ -72,7 +72,7 @@ if [ "$code" -eq 0 ]; then code=$last; fi
 
 if [ "$code" -eq 0 ]; then
     cat "$workdir/run/summary.json"
-else
+elif [ "$code" -ne 75 ]; then
     echo "process $first ended first; process-1.log ends with:" >&2
     tail -n 3 "$workdir/process-1.log" >&2
 fi
