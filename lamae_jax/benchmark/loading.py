@@ -1,0 +1,153 @@
+"""How fast batches come: the loader alone, and what share of a training's time it is waited for.
+
+The store is made for it in a temporary folder and has just been written, so its shards are in the page cache: what is measured
+is the loader and not the disk.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lamae_jax.benchmark.stores import noise_store
+from lamae_jax.data.loader import READ_AHEAD, BatchSource, train_batches
+from lamae_jax.data.splits import train_rows
+from lamae_jax.data.store import Store
+from lamae_jax.model.inputs import InputConfig
+from lamae_jax.model.masking import MaskConfig
+from lamae_jax.model.presets import ModelConfig, preset
+from lamae_jax.progress import say
+from lamae_jax.train.optimizer import OptimizerConfig
+from lamae_jax.train.sharding import MeshConfig, make_mesh, to_devices
+from lamae_jax.train.step import Batch, StepConfig, TrainState, compile_init, compile_step
+
+RECORDS = 4096  # 245 MB
+BATCH = 128
+
+
+def loading(workdir: Path, name: str, batch_size: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure the loader, and the train step of preset `name` fed by it, on a made store; print and return the figures."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="store-", dir=workdir) as folder:
+        store = noise_store(Path(folder), RECORDS)
+        rates = loading_rates(store, BATCH, rounds, seconds)
+        share = stall_share(store, preset(name), batch_size, rounds, seconds)
+    for way, records_per_s in rates.items():
+        say(f"{way:10} {records_per_s:8.0f} records/s of {store.contract.samples} samples a lead, batch {BATCH}")
+    say(
+        f"{name}, batch {batch_size}: {share['fed_ecg_per_s']:.1f} ECG/s fed by the loader, {share['fixed_ecg_per_s']:.1f} "
+        f"with one batch again and again: {share['stall_share']:.1%} lost; blocked in next() {share['blocked_share']:.1%}"
+    )
+    return {"records_per_s": rates, "preset": name, "batch_size": batch_size} | share
+
+
+def loading_rates(store: Store, batch_size: int, rounds: int, seconds: float) -> dict[str, float]:
+    """Records a second, medians of rounds by turns: `host`, batches as the loader gives them; `device`, put on the device too."""
+    mesh = one_device()
+    source = BatchSource([store], train_rows([store]), batch_size, seed=0)
+    rates: dict[str, list[float]] = {"host": [], "device": []}
+    with train_batches(source) as batches:
+        ways: dict[str, Callable[[], Any]] = {
+            "host": lambda: next(batches),
+            "device": lambda: jax.block_until_ready(to_devices(next(batches), mesh)),
+        }
+        for _ in range(rounds + 1):
+            for name, way in ways.items():
+                rates[name].append(batch_size * per_second(way, seconds))
+    return {name: statistics.median(each[1:]) for name, each in rates.items()}  # the first round warms up
+
+
+def stall_share(store: Store, model: ModelConfig, batch_size: int, rounds: int, seconds: float) -> dict[str, float]:
+    """What feeding a train step from the loader costs, medians of rounds by turns.
+
+    `stall_share` is the part of the fed loop's time that the same loop doesn't take with one batch that lies on the device
+    (`fed_ecg_per_s` against `fixed_ecg_per_s`); where noise makes the fed loop the quicker one it is 0. `blocked_share` is the
+    part of the fed loop's time that the host spends in next(): the device may be computing meanwhile, so that it says how
+    long the loader is waited for, and not what is lost by it.
+    """
+    mesh = one_device()
+    update, state = compiled_step(model, mesh)
+    source = BatchSource([store], train_rows([store]), batch_size, seed=0)
+    blocked = 0.0
+    with train_batches(source) as batches:
+
+        def fed() -> Iterator[Batch]:
+            nonlocal blocked
+            while True:
+                begun = time.perf_counter()
+                batch = next(batches)
+                blocked += time.perf_counter() - begun
+                yield to_devices(batch, mesh)
+
+        fixed = to_devices(next(batches), mesh)
+        fed_rates, fixed_rates, blocked_shares = [], [], []
+        for _ in range(rounds + 1):
+            rate, state = loop_rate(update, state, repeat(fixed), seconds)
+            fixed_rates.append(batch_size * rate)
+            for _ in range(READ_AHEAD + 1):  # what was read ahead while nobody asked is no merit
+                next(batches)
+            blocked, begun = 0.0, time.perf_counter()
+            rate, state = loop_rate(update, state, fed(), seconds)
+            blocked_shares.append(blocked / (time.perf_counter() - begun))
+            fed_rates.append(batch_size * rate)
+    lost = [1 - with_loader / without for with_loader, without in zip(fed_rates, fixed_rates, strict=True)]
+    return {
+        "fixed_ecg_per_s": statistics.median(fixed_rates[1:]),  # the first round compiles
+        "fed_ecg_per_s": statistics.median(fed_rates[1:]),
+        "stall_share": max(0.0, statistics.median(lost[1:])),
+        "blocked_share": statistics.median(blocked_shares[1:]),
+    }
+
+
+def loop_rate(
+    update: Callable[[TrainState, Batch], Any], state: TrainState, batches: Iterator[Batch], seconds: float
+) -> tuple[float, TrainState]:
+    """Updates a second in a loop like that of a training, over at least so many seconds and two updates.
+
+    As there, a step's figures are waited for when the next step has been given to the device.
+    """
+    begun, updates = time.perf_counter(), 0
+    batch, before = next(batches), None
+    while updates < 2 or time.perf_counter() - begun < seconds:
+        state, metrics = update(state, batch)
+        jax.block_until_ready(before)
+        batch, before = next(batches), metrics
+        updates += 1
+    jax.block_until_ready(state)
+    return updates / (time.perf_counter() - begun), state
+
+
+def per_second(call: Callable[[], Any], seconds: float) -> float:
+    """Calls a second, over at least so many seconds and two calls."""
+    begun, calls = time.perf_counter(), 0
+    while calls < 2 or time.perf_counter() - begun < seconds:
+        call()
+        calls += 1
+    return calls / (time.perf_counter() - begun)
+
+
+def one_device() -> Mesh:
+    """A mesh of one device: figures are for one."""
+    return make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+
+
+def compiled_step(model: ModelConfig, mesh: Mesh) -> tuple[Callable[[TrainState, Batch], Any], TrainState]:
+    """The train step of a model, to be compiled at its first call, and its first state."""
+    config = StepConfig(model, InputConfig(), MaskConfig(), OptimizerConfig(1_000_000, 1e-4))
+    init, _, shardings = compile_init(config, mesh)
+    return compile_step(config, mesh, shardings), init()
+
+
+def noise_batch(model: ModelConfig, batch_size: int, mesh: Mesh) -> Batch:
+    """One batch of noise, counts [B, L, S], on the device."""
+    counts = np.random.default_rng(0).normal(0, 300, (batch_size, model.leads, model.samples)).astype(np.int16)
+    return to_devices({"counts": counts, "available": np.ones((batch_size, model.leads), bool)}, mesh)
