@@ -28,6 +28,7 @@ HOMES = {
     "tensorboardX": ["train/"],
     "ml_collections": ["config.py", "main.py"],
     "absl": ["main.py"],
+    "torch": ["benchmark/peer.py", "benchmark/peer_torch.py"],  # no dependency: there to be compared with
 }
 WITHOUT_JAX = ["errors", "files", "progress", "signal", "data"]
 LONGEST = 330
