@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
+from lamae_jax import __version__
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 
@@ -211,6 +213,29 @@ def claimed(command: Command, process: int = 0) -> Iterator[Path]:
             if fresh and not any(path.is_file() and path.name not in OWN for path in folder.rglob("*")):
                 (folder / "config.json").unlink()
             raise
+
+
+def facts(command: Command) -> dict[str, Any]:
+    """What all processes of one job must have in common, to be called once the first has claimed the folder."""
+    import jax
+
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        code.update(path.read_bytes())
+    record = command.folder / "config.json"
+    for _ in range(20):  # a network disk may show another machine's new file late
+        if record.exists():
+            break
+        time.sleep(0.5)
+    return flat(command.config) | {
+        "lamae_jax": __version__,
+        "the code of lamae_jax (sha256)": code.hexdigest()[:16],
+        "jax": jax.__version__,
+        "--workdir": str(command.folder.absolute()),
+        "the folder in --workdir": hashlib.sha256(record.read_bytes()).hexdigest()[:16]
+        if record.exists()
+        else "not shared",
+    }
 
 
 def compare(folder: Path, ours: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The three ways in which a run ends early, each with its exit code."""
+"""The four ways in which a run ends early, each with its exit code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ class NotFinite(ArithmeticError):
     """A loss or gradient that is not finite. Exit code 3."""
 
     exit_code = 3
+
+
+class Lost(Exception):
+    """Another process of the job has died or hangs. Exit code 4."""
+
+    exit_code = 4
 
 
 class Stopped(Exception):

@@ -7,16 +7,17 @@ run goes to runs/TASK-VARIANT-HASH, where the hash follows from the config: the 
   --version   the version
 
 Exit codes: 0 done; 2 a mistake in the command, the config or the data, said in one line; 3 a loss or gradient that is not
-finite; 75 stopped by SIGTERM after saving: the same command goes on.
+finite; 4 another process of the job died or hung; 75 stopped by SIGTERM after saving: the same command goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 
 from lamae_jax import __version__
-from lamae_jax.errors import NotFinite, Stopped, UserError
+from lamae_jax.errors import Lost, NotFinite, Stopped, UserError
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         run(arguments)
-    except (UserError, NotFinite, Stopped) as error:
+    except (UserError, NotFinite, Lost, Stopped) as error:
         # No traceback: the line says what to do.
         print(
             f"{'stopped' if isinstance(error, Stopped) else 'error'}: {' '.join(str(error).split())}", file=sys.stderr
@@ -58,14 +59,16 @@ def run(arguments: list[str]) -> None:
             prepare(preparing, workdir)
     elif command.task == "pretrain":
         from lamae_jax.train.pretrain import pretrain
-        from lamae_jax.train.processes import start_processes
+        from lamae_jax.train.processes import check_alike, start_processes, together
 
         # orbax and its event loop log, with tracebacks, what is then raised; the raised error becomes one line.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         process = start_processes(named=command.workdir is not None)
-        pretraining = config.pretrain_config(command.config)
-        with config.claimed(command, process) as workdir:
+        pretraining = together(lambda: config.pretrain_config(command.config))
+        with contextlib.ExitStack() as stack:
+            workdir = together(lambda: stack.enter_context(config.claimed(command, process)))
+            check_alike(config.facts(command))
             pretrain(pretraining, workdir)
     elif command.task == "probe":
         from lamae_jax.evaluate.probe import probe

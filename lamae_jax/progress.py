@@ -5,10 +5,19 @@ from __future__ import annotations
 import sys
 import time
 
+_silent = False
+
+
+def hush() -> None:
+    """Say nothing from here on: of the processes of one job only the first speaks (errors aside)."""
+    global _silent
+    _silent = True
+
 
 def say(text: str) -> None:
     """Print one plain line at once."""
-    print(text, flush=True)
+    if not _silent:
+        print(text, flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -39,7 +48,7 @@ class Progress:
     ):
         self.total, self.unit, self.label = total, unit, label
         self.parts = parts or (1, unit)
-        self.live = sys.stdout.isatty()
+        self.live = sys.stdout.isatty() and not _silent
         self.every = 0.2 if self.live else every
         self.start, self.began = start, time.monotonic()
         self.shown = -1e9 if self.live else self.began

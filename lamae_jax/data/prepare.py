@@ -309,7 +309,7 @@ def sigterm_stops() -> Iterator[None]:
         return
 
     def stop(*_: object) -> None:
-        raise Stopped("prepare: stopped by SIGTERM; whole shards are kept, the same command goes on from there")
+        raise Stopped("by SIGTERM; whole shards are kept, the same command goes on from there")
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

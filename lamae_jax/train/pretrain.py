@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from jax.sharding import Mesh
 
 from lamae_jax import __version__
 from lamae_jax.artifact.folder import Model, load_model, save_model
-from lamae_jax.data.loader import BatchSource, eval_batches, train_batches
+from lamae_jax.data.loader import BatchSource, train_batches
 from lamae_jax.data.splits import pretraining_record_keys
 from lamae_jax.errors import NotFinite, Stopped, UserError
 from lamae_jax.files import write_json
@@ -29,13 +30,13 @@ from lamae_jax.signal.contract import SignalContract
 from lamae_jax.train import figures
 from lamae_jax.train.checkpoint import Checkpoints, check_room
 from lamae_jax.train.metrics import Metrics, seconds_so_far
-from lamae_jax.train.processes import sigterm
-from lamae_jax.train.records import Data, open_data, spread
-from lamae_jax.train.sharding import MeshConfig, batch_divisor, batch_sharding, make_mesh, replicated, to_devices
+from lamae_jax.train.processes import check_alike, gather, stop_requests, together
+from lamae_jax.train.records import Data, open_data
+from lamae_jax.train.sharding import MeshConfig, batch_divisor, make_mesh, replicated, to_devices
 from lamae_jax.train.step import StepConfig, TrainState, compile_init, compile_step
-from lamae_jax.train.validation import YARDSTICKS, compile_validation, validate
+from lamae_jax.train.validation import YARDSTICKS, Evaluation
+from lamae_jax.train.watch import Watch
 
-EVAL_BATCH = 64
 EVAL_RECORDS_AT_THE_END = 4096
 
 
@@ -77,6 +78,24 @@ class PretrainConfig:
         return self.step.optimizer.steps
 
 
+@dataclass(frozen=True)
+class Run:
+    """A pretraining under way: what its parts share."""
+
+    config: PretrainConfig
+    workdir: Path
+    data: Data
+    mesh: Mesh
+    origin: Model | None  # the model that it started from
+    init: Callable[[], TrainState]
+    abstract: Any  # the state's shapes
+    shardings: Any  # and where each of its arrays lies
+    evaluation: Evaluation
+    seconds: Callable[[], float]  # wall time of all parts of the run so far
+    stop: Callable[[int], bool]  # whether SIGTERM has arrived, agreed among the processes
+    watch: Watch
+
+
 def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
     """Run or continue a pretraining; returns what `summary.json` holds.
 
@@ -89,71 +108,72 @@ def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
         return json.loads(done.read_text())
     mesh = make_mesh(config.mesh)
     check_batch(config, mesh)
-    origin = open_init(config)
+    origin = together(lambda: open_init(config))
     say(f"this run is in {workdir}")
     before = seconds_so_far(workdir)
+    job = gather(secrets.token_hex(4))[0]
+    watch = Watch(workdir / "processes", job, jax.process_index(), jax.process_count())
+    with stop_requests() as stop, watch:
+        data = together(lambda: open_data(config, workdir))
+        check_alike({f"the store {store.name} (sha256)": store.hash for store in data.stores})
+        init, abstract, shardings = compile_init(config.step, mesh)
+        evaluation = Evaluation(config.step, config.contract.leads, data, mesh, shardings.params)
+        run = Run(
+            config, workdir, data, mesh, origin, init, abstract, shardings, evaluation,
+            lambda: before + time.monotonic() - begun, stop, watch,
+        )  # fmt: skip
+        try:
+            return finish(run, train(run))
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            raise watch.lost(error) from None
 
-    def seconds() -> float:
-        return before + time.monotonic() - begun
 
-    with sigterm() as stop:
-        data = open_data(config, workdir)
-        evaluation = Evaluation(config, data, mesh)
-        state = train(config, workdir, data, mesh, evaluation, origin, seconds, stop)
-        return finish(config, workdir, data, mesh, evaluation, origin, state, seconds)
-
-
-def train(
-    config: PretrainConfig,
-    workdir: Path,
-    data: Data,
-    mesh: Mesh,
-    evaluation: Evaluation,
-    origin: Model | None,
-    seconds: Callable[[], float],
-    stop: list[bool],
-) -> TrainState:
+def train(run: Run) -> TrainState:
     """The loop. Order within a step: update, evaluate, save, fetch the next batch; so a restart sees neither gap nor repeat."""
-    init, abstract, shardings = compile_init(config.step, mesh)
-    update = compile_step(config.step, mesh, shardings)
-    first = jax.process_index() == 0
-    check_room(workdir, abstract, config.checkpoint_keep)
+    config, workdir, seconds, at = run.config, run.workdir, run.seconds, run.watch.at
+    process, processes = jax.process_index(), jax.process_count()
+    check_room(workdir, run.abstract, config.checkpoint_keep)
     with Checkpoints(workdir / "checkpoints", config.checkpoint_keep) as checkpoints:
-        state, start = begin(config, data, checkpoints, origin, init, abstract, shardings)
+        state, start = begin(run, checkpoints)
         if start == config.steps:
             return state
-        source = BatchSource(
-            data.stores, data.train, config.batch_size, config.step.seed, jax.process_index(), jax.process_count()
-        )
-        log = Metrics(workdir, start, config.steps, config.batch_size, config.log_every, writes=first)
+        source = BatchSource(run.data.stores, run.data.train, config.batch_size, config.step.seed, process, processes)
+        log = Metrics(workdir, start, config.steps, config.batch_size, config.log_every, writes=process == 0)
         with log, train_batches(source, start, config.workers) as batches, last_good(checkpoints):
+            batch = to_devices(next(batches), run.mesh)
             say("compiling the train step and the evaluation")
+            run.evaluation.compile(state)
+            update = compile_step(config.step, run.mesh, run.shardings).lower(state, batch).compile()
+            run.watch.meet("all have compiled")
             if start == 0:
-                log.evaluated(0, *evaluation(state, config.eval_records), seconds())
+                log.evaluated(0, *run.evaluation(state, config.eval_records), seconds())
             else:  # a kill before the next line must not lose the seconds of the parts before
                 log.write(start, {"seconds": seconds()})
-            batch = to_devices(next(batches), mesh)
             for step in range(start + 1, config.steps + 1):
+                at(f"computing step {step}")
                 state, metrics = update(state, batch)
                 log.add(step, metrics, seconds())
-                last = step == config.steps or bool(stop)
+                last = run.stop(step) or step == config.steps
                 measured = step % config.eval_every == 0 or step == config.steps
                 if measured:
+                    at(f"evaluating after step {step}")
                     log.flush(seconds())
-                    log.evaluated(step, *evaluation(state, config.eval_records), seconds())
+                    log.evaluated(step, *run.evaluation(state, config.eval_records), seconds())
                 if step % config.checkpoint_every == 0 or last:
+                    at(f"saving step {step}")
                     log.flush(seconds())  # nothing that is not finite is ever saved
-                    facts = {"stores": [store.hash for store in data.stores]}
+                    facts = {"stores": [store.hash for store in run.data.stores]}
                     checkpoints.save(step, state, facts, log.latest_val if measured else {})
                 if last:
                     break
-                batch = to_devices(next(batches), mesh)
+                at(f"loading the batch of step {step + 1}")
+                batch = to_devices(next(batches), run.mesh)
             log.flush(seconds())
         checkpoints.wait()
     if step < config.steps:
-        raise Stopped(
-            f"stopped by SIGTERM at step {step} of {config.steps}; it is saved, the same command goes on from there"
-        )
+        raise Stopped(f"by SIGTERM at step {step} of {config.steps}; it is saved, the same command goes on from there")
     return state
 
 
@@ -184,75 +204,39 @@ def open_init(config: PretrainConfig) -> Model | None:
     return model
 
 
-def begin(
-    config: PretrainConfig,
-    data: Data,
-    checkpoints: Checkpoints,
-    origin: Model | None,
-    init: Any,
-    abstract: Any,
-    shardings: Any,
-) -> tuple[TrainState, int]:
+def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """The state to go on from and its step."""
+    config, shardings = run.config, run.shardings
     latest = checkpoints.latest
     if latest is not None:
         if latest > config.steps:
             raise UserError(
                 f"steps={config.steps}: the workdir's newest checkpoint is at step {latest}; use at least that"
             )
-        state, facts = checkpoints.restore(latest, abstract, shardings)
-        if facts["stores"] != [store.hash for store in data.stores]:
+        state, facts = checkpoints.restore(latest, run.abstract, shardings)
+        if facts["stores"] != [store.hash for store in run.data.stores]:
             raise UserError(
                 f"data.store={config.store}: has changed since the checkpoint of step {latest}; use a new workdir"
             )
         say(f"resuming from step {latest}")
         return state, latest
-    state = init()
-    if origin is not None:
-        params = jax.device_put(origin.params, shardings.params)
-        ema = None if state.ema is None else jax.device_put(origin.params, shardings.ema)
-        state = state.replace(params=params, ema=ema)
+    state = run.init()
+    if run.origin is not None:
+        params = jax.device_put(run.origin.params, shardings.params)
+        ema = None if state.ema is None else jax.device_put(run.origin.params, shardings.ema)
+        state = dataclasses.replace(state, params=params, ema=ema)
         say(f"starting from the model in {config.init}")
     return state, 0
 
 
-class Evaluation:
-    """The validation error of a state on a fixed set of validation records, spread evenly over the fold."""
-
-    def __init__(self, config: PretrainConfig, data: Data, mesh: Mesh):
-        self.data, self.mesh = data, mesh
-        divisor = batch_divisor(mesh)
-        self.batch = -(-EVAL_BATCH // divisor) * divisor
-        _, _, shardings = compile_init(config.step, mesh)
-        self.run = compile_validation(
-            config.step, config.contract.leads, shardings.params, batch_sharding(mesh), replicated(mesh)
-        )
-
-    def __call__(self, state: TrainState, records: int) -> tuple[dict[str, float], float]:
-        """`val_mse` and the yardsticks, in the model's units, and the seconds it took. Averaged parameters where there are."""
-        begun = time.monotonic()
-        rows = spread(self.data.validation, records)
-        params = state.params if state.ema is None else state.ema
-        with eval_batches(self.data.stores, rows, self.batch, jax.process_index(), jax.process_count()) as batches:
-            figures = validate(self.run, params, (to_devices(batch, self.mesh) for batch in batches))
-        return figures, time.monotonic() - begun
-
-
-def finish(
-    config: PretrainConfig,
-    workdir: Path,
-    data: Data,
-    mesh: Mesh,
-    evaluation: Evaluation,
-    origin: Model | None,
-    state: TrainState,
-    seconds: Callable[[], float],
-) -> dict[str, Any]:
+def finish(run: Run, state: TrainState) -> dict[str, Any]:
     """Measure the final state on the validation fold, write model folder, figures and summary."""
+    config, workdir, data, origin = run.config, run.workdir, run.data, run.origin
+    run.watch.at("measuring the final error")
     say("measuring the final error, drawing, writing the model")
-    figures_of, _ = evaluation(state, EVAL_RECORDS_AT_THE_END)
+    figures_of, _ = run.evaluation(state, EVAL_RECORDS_AT_THE_END)
     params = state.params if state.ema is None else state.ema
-    params = jax.device_get(jax.device_put(params, replicated(mesh)))
+    params = jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(run.mesh))(params))
     ecg_seen = config.steps * config.batch_size
     summary: dict[str, Any] = figures_of | {
         "val_ratio_to_best_yardstick": figures_of["val_mse"]
@@ -280,7 +264,7 @@ def finish(
         save_model(workdir / "model", params, config.step.model, config.step.inputs, config.contract, provenance, keys)
         figures.reconstruction(workdir / "figures" / "reconstruction.png", config, data, params)
         figures.curve(workdir / "figures" / "curve.png", workdir / "metrics.jsonl", figures_of)
-        elapsed = seconds()
+        elapsed = run.seconds()
         summary |= {"seconds": elapsed, "ecg_per_s": ecg_seen / elapsed}
         write_json(workdir / "summary.json", summary)
         report(summary, workdir)

@@ -1,42 +1,114 @@
-"""How a process joins its job, and how it is told to stop."""
+"""How the processes of one job find each other, check that they were started alike, and are told to stop together."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
+import importlib.util
+import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from lamae_jax.errors import UserError
+from lamae_jax.progress import hush
+
+T = TypeVar("T")
 
 
 def start_processes(named: bool) -> int:
     """Join the other processes of a job, where there are any; with several, the workdir must have been `named`.
 
-    Returns this process's number, 0 for the first or only one. Under SLURM the runtime finds the others; elsewhere
-    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID say who they are.
+    Returns this process's number, 0 for the first or only one. On Cloud TPU, under SLURM and in an indexed Kubernetes job the
+    runtime finds the others; elsewhere JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID say who
+    they are. Raises UserError. To be called before anything is computed.
     """
-    several = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in os.environ
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
         count, index = (os.environ.get(name, "") for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
         if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
             raise UserError(f"JAX_NUM_PROCESSES={count} JAX_PROCESS_ID={index}: must be n and a number below n")
-        several = int(count) > 1
-    if several and not named:
-        raise UserError("--workdir: missing; several processes must be told the one folder that they share")
-    if "JAX_COORDINATOR_ADDRESS" in os.environ:
         jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index))
-    elif several:
+    elif on_a_cluster():
         jax.distributed.initialize()
-    return jax.process_index() if several else 0
+    else:
+        return 0
+    if jax.process_count() > 1 and not named:
+        raise UserError("--workdir: missing; several processes must be told the one folder that they share")
+    if jax.process_index():
+        hush()
+    return jax.process_index()
+
+
+def on_a_cluster() -> bool:
+    """Whether the runtime can find the other processes by itself. Raises UserError where a package for that is missing."""
+    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in os.environ:
+        return True
+    if importlib.util.find_spec("libtpu") and (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
+        return True
+    if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" in os.environ:
+        if importlib.util.find_spec("kubernetes") is None:
+            raise UserError(
+                "JOB_COMPLETION_INDEX: this is an indexed Kubernetes job, but the package `kubernetes` is missing; install "
+                "it, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+            )
+        return True
+    return False
+
+
+def gather(text: str) -> list[str]:
+    """Every process's text, in the order of the processes."""
+    if jax.process_count() == 1:
+        return [text]
+    raw = np.frombuffer(text.encode(), np.uint8)
+    sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(raw))))
+    rows = multihost_utils.process_allgather(np.pad(raw, (0, int(sizes.max()) - len(raw) + 1)))
+    return [np.asarray(row[:size], np.uint8).tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+
+def together(work: Callable[[], T]) -> T:
+    """Do `work` in every process; a mistake found by one is raised in all, so that none waits for one that has gone."""
+    if jax.process_count() == 1:
+        return work()
+    result, problem = None, ""
+    try:
+        result = work()
+    except UserError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"cannot read or write {error.filename or ''}: {error.strerror or error}"
+    for index, text in enumerate(gather(problem)):
+        if text:
+            raise UserError(f"process {index}: {text}")
+    return result  # type: ignore[return-value]  # no problem: work returned it
+
+
+def check_alike(facts: dict[str, Any]) -> None:
+    """Raise UserError, the same in all processes, where one's `facts` differ from the first's: field and both values."""
+    first, *others = (json.loads(text) for text in gather(json.dumps(facts)))
+    for index, theirs in enumerate(others, 1):
+        for name in first:
+            value = theirs[name] if name in theirs else "nothing"
+            if value != first[name]:
+                raise UserError(
+                    f"{name}: process 0 has {first[name]}, process {index} has {value}; start all processes alike"
+                )
 
 
 @contextlib.contextmanager
-def sigterm() -> Iterator[list[bool]]:
-    """While open, SIGTERM makes the list non-empty instead of ending the process."""
+def stop_requests() -> Iterator[Callable[[int], bool]]:
+    """While open, SIGTERM to any process makes `reached(step)` true in every process, at one step that all agree on.
+
+    Every process must ask at every step.
+    """
+    if jax.process_count() > 1:  # the runtime catches the signal and spreads it
+        yield multihost_utils.reached_preemption_sync_point
+        return
     arrived: list[bool] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -44,6 +116,6 @@ def sigterm() -> Iterator[list[bool]]:
 
     previous = signal.signal(signal.SIGTERM, note)
     try:
-        yield arrived
+        yield lambda step: bool(arrived)
     finally:
         signal.signal(signal.SIGTERM, previous)

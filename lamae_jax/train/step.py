@@ -135,7 +135,7 @@ def compile_init(config: StepConfig, mesh: Mesh) -> tuple[Callable[[], TrainStat
     return jax.jit(lambda: init_state(config), out_shardings=shardings), abstract, shardings
 
 
-def compile_step(config: StepConfig, mesh: Mesh, shardings: Any) -> Callable[[TrainState, Batch], Any]:
+def compile_step(config: StepConfig, mesh: Mesh, shardings: Any) -> jax.stages.Wrapped:
     """The jitted train step; the state is donated, its shardings go in and come out the same."""
     return jax.jit(
         lambda state, batch: train_step(config, state, batch),

@@ -5,21 +5,27 @@ Always in the model's units, on the raw target, with masks that are the same at 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from lamae_jax.data.loader import eval_batches
 from lamae_jax.model.inputs import crop, model_input
 from lamae_jax.model.lamae import Params, patches_of, reconstruct
 from lamae_jax.model.losses import counted_patches, squared_error, undo_targets
 from lamae_jax.model.masking import Masks, draw_masks_by_record, hidden_patches
 from lamae_jax.signal.leads import LIMB_LEADS, LIMB_PROJECTION
-from lamae_jax.train.step import Batch, StepConfig
+from lamae_jax.train.records import Data, spread
+from lamae_jax.train.sharding import batch_divisor, batch_sharding, replicated, to_devices
+from lamae_jax.train.step import Batch, StepConfig, TrainState
 
 MASK_SEED = 12_345
+BATCH = 64  # rounded up to the devices
 YARDSTICKS = ("record_mean", "interpolation", "einthoven")
 
 
@@ -80,7 +86,7 @@ def validation_inputs(config: StepConfig, batch: Batch, numbers: jax.Array) -> t
 
 def compile_validation(
     config: StepConfig, leads: tuple[str, ...], shardings: Any, batch_sharding: Any, replicated: Any
-) -> Callable[..., dict[str, jax.Array]]:
+) -> jax.stages.Wrapped:
     """A jitted `(params, batch, index) -> sums` over batch number `index`; `batch["weight"]` is 0 for padding."""
 
     def sums(params: Params, batch: Batch, index: jax.Array) -> dict[str, jax.Array]:
@@ -113,3 +119,34 @@ def validate(
             totals[name] = totals[name] + float(value) if name in totals else float(value)
     patches = totals.pop("patches")
     return {name: value / max(patches, 1.0) for name, value in totals.items()}
+
+
+class Evaluation:
+    """The validation error of a state on a fixed set of validation records, spread evenly over the fold."""
+
+    def __init__(self, config: StepConfig, leads: tuple[str, ...], data: Data, mesh: Mesh, shardings: Any):
+        self.data, self.mesh = data, mesh
+        divisor = batch_divisor(mesh)
+        self.batch = -(-BATCH // divisor) * divisor
+        self.jitted = compile_validation(config, leads, shardings, batch_sharding(mesh), replicated(mesh))
+        self.run: Callable[..., dict[str, jax.Array]] = self.jitted
+
+    def compile(self, state: TrainState) -> None:
+        """Compile now, not at the first call."""
+        contract, rows = self.data.stores[0].contract, batch_sharding(self.mesh)
+        leads = (self.batch, len(contract.leads))
+        batch = {
+            "counts": jax.ShapeDtypeStruct((*leads, contract.samples), jnp.int16, sharding=rows),
+            "available": jax.ShapeDtypeStruct(leads, bool, sharding=rows),
+            "weight": jax.ShapeDtypeStruct((self.batch,), jnp.float32, sharding=rows),
+        }
+        self.run = self.jitted.lower(state.params, batch, jnp.asarray(0, jnp.int32)).compile()
+
+    def __call__(self, state: TrainState, records: int) -> tuple[dict[str, float], float]:
+        """`val_mse` and the yardsticks, in the model's units, and the seconds it took. Averaged parameters where there are."""
+        begun = time.monotonic()
+        rows = spread(self.data.validation, records)
+        params = state.params if state.ema is None else state.ema
+        with eval_batches(self.data.stores, rows, self.batch, jax.process_index(), jax.process_count()) as batches:
+            figures = validate(self.run, params, (to_devices(batch, self.mesh) for batch in batches))
+        return figures, time.monotonic() - begun

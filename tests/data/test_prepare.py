@@ -226,7 +226,7 @@ def test_sigterm_leaves_nothing_running_and_can_be_continued(source: Path, whole
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=20)  # ends only when its workers have let go of the pipe
-    assert process.returncode == 0 or "Stopped: prepare: stopped by SIGTERM" in output
+    assert process.returncode == 0 or "Stopped: by SIGTERM" in output
     prepare(tiny.config(source, tmp_path / "store"), tmp_path / "run")
     assert tiny.contents(tmp_path / "store") == tiny.contents(whole)
 

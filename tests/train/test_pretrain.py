@@ -90,7 +90,7 @@ def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(
     thread.start()
     assert run(small_store, workdir) == 75
     thread.join()
-    assert "stopped by SIGTERM at step" in capsys.readouterr().err
+    assert "stopped: by SIGTERM at step" in capsys.readouterr().err
     assert not (workdir / "summary.json").exists()
     assert run(small_store, workdir) == 0
     assert "resuming from step" in capsys.readouterr().out

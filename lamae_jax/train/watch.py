@@ -1,0 +1,144 @@
+"""Signs of life of all processes of a job, so that one that dies or hangs ends the job by name instead of stalling it.
+
+The collectives of a training only wait: for a process that is gone until a timeout of the transport, for one that hangs
+forever. Each process therefore writes what it does into a small file of the shared workdir, and watches the others' files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from lamae_jax.errors import Lost
+
+BEAT = 5.0  # s between two signs of life
+DEAD = 60.0  # s without any: the process is gone
+ENDED = "ended"
+HUNG = 900.0  # s in which nobody went on: whoever is furthest behind hangs
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What one process says of itself: its job, how often it has written this, gone on and met the others, what it does."""
+
+    job: str
+    beats: int
+    gone_on: int
+    met: int
+    doing: str
+
+
+class Watch:
+    """A thread that writes this process's sign of life and reads the others'. A single process has nobody to watch.
+
+    `job` is the same in all processes and another in every job, so that files left by an earlier one count for nothing.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        job: str,
+        index: int,
+        count: int,
+        dead: float = DEAD,
+        hung: float = HUNG,
+        beat: float = BEAT,
+    ):
+        self.folder, self.job, self.index, self.count = folder, job, index, count
+        self.dead, self.hung, self.beat = dead, hung, beat
+        self.beats, self.gone_on, self.met, self.doing = 0, 0, 0, "starting"
+        self.ended, self.writing = threading.Event(), threading.Lock()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Watch:
+        if self.count > 1:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write()
+            self.thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ended.set()
+        if self.count > 1:
+            self.thread.join()
+            self.at(ENDED)
+            self._write()  # and not removed: another may still be about to see that this one has met it
+
+    def at(self, doing: str) -> None:
+        """This process has gone on, and does this now."""
+        self.gone_on, self.doing = self.gone_on + 1, doing
+
+    def meet(self, why: str) -> None:
+        """Wait until all processes are here: a collective that the others reach much later would give up on them."""
+        if self.count == 1:
+            return
+        self.met += 1
+        self.at(f"waiting for the others: {why}")
+        self._write()
+        while any(sign is None or sign.met < self.met for sign in map(self._read, range(self.count))):
+            time.sleep(0.05)
+
+    def lost(self, error: Exception) -> Lost:
+        """After a collective has failed: wait until it is known whose fault it is; returns what to say when it stays unknown."""
+        time.sleep(self.dead + 3 * self.beat)
+        return Lost(f"the processes of this job have lost each other: {str(error).splitlines()[0]}")
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.json"
+
+    def _write(self) -> None:
+        with self.writing:
+            part = self._path(self.index).with_suffix(".part")
+            part.write_text(json.dumps(asdict(Sign(self.job, self.beats, self.gone_on, self.met, self.doing))))
+            part.replace(self._path(self.index))
+
+    def _read(self, index: int) -> Sign | None:
+        """Another's sign, None before it has begun."""
+        try:
+            sign = Sign(**json.loads(self._path(index).read_text()))
+        except FileNotFoundError:
+            return None
+        return sign if sign.job == self.job else None
+
+    def _run(self) -> None:
+        last: dict[int, Sign] = {}  # the last sign of each, and when it changed
+        changed: dict[int, float] = {}
+        steps: dict[int, int] = {}
+        moved = time.monotonic()
+        while not self.ended.wait(self.beat):
+            self.beats += 1
+            try:
+                self._write()
+                signs = {index: sign for index in range(self.count) if (sign := self._read(index)) is not None}
+                signs = {index: sign for index, sign in signs.items() if sign.doing != ENDED}
+            except OSError:  # the disk is away for a moment; if for good, the run itself will say so
+                continue
+            now = time.monotonic()
+            for index, sign in signs.items():
+                if index not in last or last[index] != sign:
+                    last[index], changed[index] = sign, now
+                elif now - changed[index] > self.dead:
+                    self._end(f"process {index} of {self.count} died", self.dead, "no sign of life", sign)
+            before, steps = steps, {index: sign.gone_on for index, sign in signs.items()}
+            if steps != before:
+                moved = now
+            elif now - moved > self.hung:
+                behind = min(steps, key=steps.__getitem__)
+                self._end(f"process {behind} of {self.count} hangs", self.hung, "nobody went on", signs[behind])
+
+    def _end(self, problem: str, seconds: float, why: str, sign: Sign) -> None:
+        # The main thread waits inside a collective and cannot be woken.
+        sys.stderr.write(
+            f"error: {problem} while {sign.doing} ({why} for {seconds:.0f} s); "
+            "the same command goes on from the newest checkpoint\n"
+        )
+        sys.stderr.flush()
+        os._exit(Lost.exit_code)

@@ -1,0 +1,76 @@
+"""Signs of life: who has died or hangs is named, by a real process that watches."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lamae_jax.train.watch import Watch
+
+# A process of a job of two: it beats quickly, goes on as long as it is told to, then does what `end` says.
+PROCESS = """
+import sys, time
+from pathlib import Path
+from lamae_jax.train.watch import Watch
+
+folder, job, index, end = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+with Watch(folder, job, index, 2, dead=4.0, hung=8.0, beat=0.1) as watch:
+    watch.meet("both are here")
+    watch.at("computing step 1")
+    if end == "hang":
+        time.sleep(60)
+    watch.at("loading step 2")
+    watch.at("computing step 2")
+    if end == "die":
+        import os; time.sleep(0.5); os._exit(9)
+    if end == "wait":
+        time.sleep(60)
+"""
+
+
+def process(folder: Path, index: int, end: str, job: str = "today") -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", PROCESS, str(folder), job, str(index), end]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    "end, problem",
+    [("die", "process 1 of 2 died while computing step 2"), ("hang", "process 1 of 2 hangs while computing step 1")],
+)
+def test_a_process_that_dies_or_hangs_ends_the_job_and_is_named(tmp_path: Path, end: str, problem: str) -> None:
+    waiting, other = process(tmp_path, 0, "wait"), process(tmp_path, 1, end)
+    assert waiting.wait(30) == 4
+    assert waiting.stderr is not None
+    message = waiting.stderr.read()
+    other.kill()
+    assert problem in message and message.count("\n") == 1
+
+
+def test_a_process_that_ends_well_is_missed_by_nobody(tmp_path: Path) -> None:
+    first, second = process(tmp_path, 0, "done"), process(tmp_path, 1, "done")
+    assert first.wait(30) == 0 and second.wait(30) == 0
+
+
+def test_files_of_an_earlier_job_count_for_nothing(tmp_path: Path) -> None:
+    """A killed job leaves its signs; the next one neither meets a ghost nor takes it for dead."""
+    left = process(tmp_path, 1, "die", job="yesterday")
+    helper = process(tmp_path, 0, "wait", job="yesterday")
+    left.wait(30)
+    helper.kill()
+    helper.wait()
+    assert list(tmp_path.glob("*.json"))
+    first = process(tmp_path, 0, "done")
+    time.sleep(1)
+    assert first.poll() is None  # it waits for the real one
+    assert process(tmp_path, 1, "done").wait(30) == 0 and first.wait(30) == 0
+
+
+def test_a_single_process_watches_nobody(tmp_path: Path) -> None:
+    with Watch(tmp_path / "processes", "job", 0, 1) as watch:
+        watch.at("computing")
+        watch.meet("alone")
+    assert not (tmp_path / "processes").exists()
