@@ -1,28 +1,38 @@
-"""How fast this machine trains, and what share of its own matrix-product peak that is.
+"""How fast this machine trains, loads, prepares and extracts features, and what share of its matrix-product peak that is.
 
-    python -m lamae_jax.main --config=configs/benchmark.py
+    python -m lamae_jax.main --config=configs/benchmark.py              # two CPU cores: about eight minutes
+    python -m lamae_jax.main --config=configs/benchmark.py:accelerator  # one GPU or TPU chip, bfloat16
+    python -m lamae_jax.main --config=configs/benchmark.py:growth       # cost against sizes, up to 800,000 records
 
-Writes benchmark.json and prints a table. Two CPU cores: about four minutes. Medians of measurements that alternate with the
-peak's; shares of the peak compare between machines, ECG/s don't.
+Writes benchmark.json and prints tables. Medians of measurements that alternate with the peak's; shares of the peak compare
+between machines, ECG/s don't.
 """
 
 from ml_collections import ConfigDict
 
 from lamae_jax.errors import UserError
 
+VARIANTS = ("", "accelerator", "growth")
+
 
 def get_config(variant: str = "") -> ConfigDict:
-    """There are no variants."""
-    if variant:
-        raise UserError(f"--config=configs/benchmark.py:{variant}: has no variants; leave {variant!r} out")
+    """`accelerator`: sizes that fill one; `growth`: how cost grows with batch, leads, length, patch and records."""
+    if variant not in VARIANTS:
+        raise UserError(f"--config=configs/benchmark.py:{variant}: no such variant; there are accelerator and growth")
+    accelerator = variant == "accelerator"
     c = ConfigDict()
     c.task = "benchmark"
-    c.variant = ""
-    c.presets = "nano,small"  # of model/presets.py
-    c.batch_sizes = "16,16"  # one for each
-    c.dtype = "float32"  # or bfloat16
+    c.variant = variant
     c.rounds = 5  # measurements; the median is reported
     c.seconds = 3.0  # each at least
-    c.matmul = 1024  # size of the square matrix product that stands for the peak; 8192 on an accelerator
+    if variant == "growth":
+        c.records = "8000,80000,800000"  # sizes of the stores
+        return c
+    c.presets = "small,base" if accelerator else "nano,tiny,small"  # of model/presets.py
+    c.batch_sizes = "256,128" if accelerator else "16,16,16"  # one for each
+    c.dtype = "bfloat16" if accelerator else "float32"
+    c.remat = False  # recompute blocks in the backward pass
+    c.matmul = 8192 if accelerator else 1024  # size of the square matrix product that stands for the peak
     c.source = ""  # a folder of WFDB records: measure reading and conditioning too, beside wfdb.rdrecord
+    c.profile = False  # write a profile of some steps of each into the workdir, for TensorBoard or Perfetto
     return c

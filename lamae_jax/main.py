@@ -76,6 +76,12 @@ def run(arguments: list[str]) -> None:
         probing = config.probe_config(command.config)
         with config.claimed(command) as workdir:
             probe(probing, workdir)
+    elif command.task == "benchmark" and command.variant == "growth":
+        from lamae_jax.benchmark.growth import growth
+
+        growing = config.growth_config(command.config)
+        with config.claimed(command) as workdir:
+            growth(growing, workdir)
     elif command.task == "benchmark":
         from lamae_jax.benchmark.suite import benchmark
 

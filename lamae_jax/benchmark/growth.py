@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ from typing import Any
 
 from lamae_jax.benchmark.loading import compiled_step, loop_rate, noise_batch, one_device
 from lamae_jax.benchmark.stores import opening_costs_of_fresh_process, sparse_store
+from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 from lamae_jax.model.flops import training_flops
 from lamae_jax.model.masking import MaskConfig
@@ -27,13 +29,29 @@ STEPS: tuple[dict[str, int], ...] = (
     *(BASE | {"seconds": seconds} for seconds in (5, 20, 40)),
     *(BASE | {"patch": patch} for patch in (25, 100)),
 )
-RECORDS = (8_000, 80_000, 800_000)
 BATCH, BATCHES = 128, 200  # read from each store
 
 
-def growth(workdir: Path, records: Sequence[int] = RECORDS, rounds: int = 5, seconds: float = 3.0) -> dict[str, Any]:
-    """Measure stores of so many records and the steps of STEPS; write growth.json, print two tables, return what it holds."""
-    workdir.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True)
+class GrowthConfig:
+    """`records`: sizes of stores, comma-separated; `rounds` measurements of each step, of at least `seconds`."""
+
+    records: str
+    rounds: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        for size in self.records.split(","):
+            if not size.isdecimal() or int(size) < BATCH:
+                raise UserError(f"records={self.records}: must be whole numbers of at least {BATCH}, like 8000,80000")
+        if self.rounds < 1 or self.seconds <= 0:
+            raise UserError("rounds and seconds must be above 0")
+
+
+def growth(config: GrowthConfig, workdir: Path) -> dict[str, Any]:
+    """Measure stores of such sizes and the steps of STEPS; write growth.json, print two tables, return what it holds."""
+    records = list(map(int, config.records.split(",")))
+    rounds, seconds = config.rounds, config.seconds
     result = {"stores": store_costs(workdir, records), "steps": step_costs(STEPS, rounds, seconds)}
     write_json(workdir / "growth.json", result)
     write_json(workdir / "summary.json", result)

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lamae_jax.benchmark.suite import BenchmarkConfig, rate, train_step
+from lamae_jax.benchmark.suite import BenchmarkConfig, Case, rate
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 from lamae_jax.model.inputs import InputConfig
@@ -39,28 +39,27 @@ def compare(config: BenchmarkConfig, compile_mode: str) -> dict[str, Any]:
     torch, device = pytorch()
     rows: list[dict[str, Any]] = []
     say(f"{'preset':8} {'batch':>5} {'ours':>9} {'eager':>9} {'compiled':>9}   ECG/s; ours over eager and compiled")
-    for name, size in zip(config.presets.split(","), config.batch_sizes.split(","), strict=True):
-        ours, _, seconds = train_step(name, int(size), config.dtype)
-        steps, compile_seconds = {"ours": ours}, {"ours": seconds}
+    for name, size in config.cases:
+        case = Case(preset(name, dtype=config.dtype), size)
+        steps: dict[str, Callable[[], Any]] = {"ours": case.step}
+        compile_seconds = {"ours": case.compile_seconds}
         failed = ""
-        steps["eager"], _ = peer_step(name, int(size), config.dtype, device, None)
+        steps["eager"], _ = peer_step(name, size, config.dtype, device, None)
         try:
-            steps["compiled"], compile_seconds["compiled"] = peer_step(
-                name, int(size), config.dtype, device, compile_mode
-            )
+            steps["compiled"], compile_seconds["compiled"] = peer_step(name, size, config.dtype, device, compile_mode)
         except Exception as error:  # no compiler here, say: worth a line in the result, not the end of it
             failed = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         rounds: dict[str, list[float]] = {side: [] for side in steps}
         for turn in range(config.rounds):  # by turns, each in another order
             order = list(steps)
             for side in order[turn % len(order) :] + order[: turn % len(order)]:
-                rounds[side].append(int(size) * rate(steps[side], config.seconds))
+                rounds[side].append(size * rate(steps[side], config.seconds))
         medians = {side: statistics.median(rates) for side, rates in rounds.items()}
         ratios = {side: medians["ours"] / medians[side] for side in medians if side != "ours"}
         rows.append(
             {
                 "preset": name,
-                "batch_size": int(size),
+                "batch_size": size,
                 "dtype": config.dtype,
                 "ecg_per_s": medians,
                 "ours_over": ratios,
@@ -138,7 +137,15 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for both
     try:
         config = BenchmarkConfig(
-            asked.presets, asked.batch_sizes, asked.dtype, asked.rounds, asked.seconds, matmul=1, source=""
+            presets=asked.presets,
+            batch_sizes=asked.batch_sizes,
+            dtype=asked.dtype,
+            remat=False,
+            rounds=asked.rounds,
+            seconds=asked.seconds,
+            matmul=1,
+            source="",
+            profile=False,
         )
         result = compare(config, asked.compile_mode)
     except UserError as error:

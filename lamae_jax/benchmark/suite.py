@@ -1,4 +1,4 @@
-"""How fast the train step is on this machine, beside the machine's own matrix product; both in one run, by turns."""
+"""How fast this machine trains, loads, prepares and extracts features, beside its own matrix product; one run, by turns."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from lamae_jax.benchmark.loading import loading, loop_rate, noise_batch, one_device
 from lamae_jax.benchmark.preparing import preparing_rates
 from lamae_jax.errors import UserError
+from lamae_jax.evaluate.features import batch_features
 from lamae_jax.files import write_json
 from lamae_jax.model.flops import training_flops
 from lamae_jax.model.inputs import InputConfig
+from lamae_jax.model.lamae import Params
 from lamae_jax.model.masking import MaskConfig
-from lamae_jax.model.presets import PRESETS, preset
+from lamae_jax.model.presets import PRESETS, ModelConfig, preset
 from lamae_jax.progress import say
 from lamae_jax.train.optimizer import OptimizerConfig
-from lamae_jax.train.sharding import MeshConfig, make_mesh, to_devices
-from lamae_jax.train.step import StepConfig, compile_init, compile_step
+from lamae_jax.train.step import Batch, StepConfig, TrainState, compile_init, compile_step
+
+READOUTS = ("la_cls", "la_mean", "encoder_mean", "encoder_concat")
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,12 @@ class BenchmarkConfig:
     presets: str
     batch_sizes: str
     dtype: str
+    remat: bool
     rounds: int
     seconds: float
     matmul: int
     source: str
+    profile: bool
 
     def __post_init__(self) -> None:
         for name in self.presets.split(","):
@@ -51,42 +57,28 @@ class BenchmarkConfig:
         if self.rounds < 1 or self.seconds <= 0 or self.matmul < 1:
             raise UserError("rounds, seconds and matmul must be above 0")
 
+    @property
+    def cases(self) -> list[tuple[str, int]]:
+        """Preset and batch size of each row."""
+        return list(zip(self.presets.split(","), map(int, self.batch_sizes.split(",")), strict=True))
+
 
 def benchmark(config: BenchmarkConfig, workdir: Path) -> dict[str, Any]:
-    """Measure each preset, write benchmark.json and print a table; returns what the file holds."""
-    product, product_flops = matrix_product(config.matmul, config.dtype)
-    rows: list[dict[str, Any]] = []
-    peaks: list[float] = []
-    say(f"{'preset':8} {'batch':>5} {'ECG/s':>9} {'GFLOP/s':>9} {'matmul':>9} {'share':>6} {'compile':>8}")
-    for name, size in zip(config.presets.split(","), config.batch_sizes.split(","), strict=True):
-        step, flops, compile_seconds = train_step(name, int(size), config.dtype)
-        rates, products = [], []
-        for _ in range(config.rounds):  # by turns, so that a change of the machine's mood meets both
-            products.append(product_flops * rate(product, config.seconds))
-            rates.append(int(size) * rate(step, config.seconds))
-        peaks += products
-        ecg_per_s, peak = statistics.median(rates), statistics.median(products)
-        share = ecg_per_s * flops / peak
-        row = {
-            "preset": name,
-            "batch_size": int(size),
-            "dtype": config.dtype,
-            "ecg_per_s": ecg_per_s,
-            "flops_per_s": ecg_per_s * flops,
-            "peak_flops": peak,
-            "mfu": share,
-            "compile_seconds": compile_seconds,
-        }
-        rows.append(row)
-        achieved = f"{ecg_per_s * flops / 1e9:9.1f} {peak / 1e9:9.1f} {share:6.2f}"
-        say(f"{name:8} {size:>5} {ecg_per_s:9.1f} {achieved} {compile_seconds:6.1f} s")
+    """Measure all, write benchmark.json and print tables; returns what the file holds."""
     machine = {
         "device": f"1 x {jax.devices()[0].device_kind}",
         "processor": platform.processor() or platform.machine(),
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
-    result: dict[str, Any] = {"machine": machine, "peak_flops": statistics.median(peaks), "train": rows}
+    rows, features = training(config, workdir)
+    result: dict[str, Any] = {
+        "machine": machine,
+        "peak_flops": statistics.median(row["peak_flops"] for row in rows),
+        "train": rows,
+        "features": features,
+        "loader": loading(workdir, *config.cases[0], config.rounds, config.seconds),
+    }
     if config.source:
         result["prepare"] = preparing_rates(config.source, config.rounds)
         for name, records_per_s in result["prepare"].items():
@@ -95,6 +87,91 @@ def benchmark(config: BenchmarkConfig, workdir: Path) -> dict[str, Any]:
     write_json(workdir / "benchmark.json", result)
     write_json(workdir / "summary.json", result)
     return result
+
+
+def training(config: BenchmarkConfig, workdir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Train step and feature extraction of each case: two lists of rows, a printed table."""
+    product, product_flops = matrix_product(config.matmul, config.dtype)
+    rows: list[dict[str, Any]] = []
+    features: list[dict[str, Any]] = []
+    say(
+        f"{'preset':8} {'batch':>5} {'ECG/s':>9} {'GFLOP/s':>9} {'matmul':>9} {'share':>6} {'compile':>8} {'memory':>9} "
+        f"{'features/s':>10}"
+    )
+    for name, size in config.cases:
+        case = Case(preset(name, dtype=config.dtype, remat=config.remat), size)
+        jax.block_until_ready(case.extract())  # compiles
+        rates, products, extractions = [], [], []
+        for _ in range(config.rounds):  # by turns, so that a change of the machine's mood meets all
+            products.append(product_flops * rate(product, config.seconds))
+            rates.append(size * case.train(config.seconds))
+            extractions.append(size * rate(case.extract, config.seconds))
+        if config.profile:
+            with jax.profiler.trace(str(workdir / "profile" / f"{name}-{size}")):
+                case.train(0.0)
+        ecg_per_s, peak = statistics.median(rates), statistics.median(products)
+        flops_per_s = ecg_per_s * case.flops
+        rows.append(
+            {
+                "preset": name,
+                "batch_size": size,
+                "dtype": config.dtype,
+                "ecg_per_s": ecg_per_s,
+                "flops_per_s": flops_per_s,
+                "peak_flops": peak,
+                "mfu": statistics.median(r * case.flops / p for r, p in zip(rates, products, strict=True)),
+                "compile_seconds": case.compile_seconds,
+                "memory_bytes": case.memory_bytes,
+            }
+        )
+        features.append({"preset": name, "batch_size": size, "ecg_per_s": statistics.median(extractions)})
+        say(
+            f"{name:8} {size:>5} {ecg_per_s:9.1f} {flops_per_s / 1e9:9.1f} {peak / 1e9:9.1f} {rows[-1]['mfu']:6.2f} "
+            f"{case.compile_seconds:6.1f} s {case.memory_bytes / 1e6:6.0f} MB {features[-1]['ecg_per_s']:10.1f}"
+        )
+    return rows, features
+
+
+class Case:
+    """A model's train step on one device, compiled and warm, and its feature extraction."""
+
+    def __init__(self, model: ModelConfig, batch_size: int):
+        mesh = one_device()
+        config = StepConfig(model, InputConfig(), MaskConfig(), OptimizerConfig(1_000_000, 1e-4))
+        init, _, shardings = compile_init(config, mesh)
+        self.model, self.flops = model, training_flops(model, config.masks)
+        self.batch: Batch = noise_batch(model, batch_size, mesh)
+        self.state: TrainState = init()
+        begun = time.perf_counter()
+        compiled = compile_step(config, mesh, shardings).lower(self.state, self.batch).compile()
+        self.compile_seconds = time.perf_counter() - begun
+        self.update: Callable[..., Any] = compiled
+        memory = compiled.memory_analysis()
+        assert memory is not None
+        # State and batch, what comes out beside the donated state, and what the step needs in between.
+        self.memory_bytes = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        )
+        self.params: Params = jax.tree.map(jnp.copy, self.state.params)  # the state is donated at each step
+        self.train(0.0)
+
+    def step(self) -> Any:
+        """One update; returns its figures, still being computed."""
+        self.state, figures = self.update(self.state, self.batch)
+        return figures
+
+    def train(self, seconds: float) -> float:
+        """Updates a second, over at least so many seconds."""
+        updates, self.state = loop_rate(self.update, self.state, repeat(self.batch), seconds)
+        return updates
+
+    def extract(self) -> Any:
+        """All readouts of the batch."""
+        counts, available = self.batch["counts"], self.batch["available"]
+        return batch_features(self.params, counts, available, config=self.model, inputs=InputConfig(), names=READOUTS)
 
 
 def rate(call: Callable[[], Any], seconds: float) -> float:
@@ -112,27 +189,3 @@ def matrix_product(size: int, dtype: str) -> tuple[Callable[[], Any], int]:
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(a, b))
     return lambda: product(a, b), 2 * size**3
-
-
-def train_step(name: str, batch_size: int, dtype: str) -> tuple[Callable[[], Any], int, float]:
-    """A preset's train step at 250 Hz, warm; its operations a record; and the seconds that compiling took."""
-    config = StepConfig(preset(name, dtype=dtype), InputConfig(), MaskConfig(), OptimizerConfig(1_000_000, 1e-4))
-    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])  # one device, as the matrix product
-    init, _, shardings = compile_init(config, mesh)
-    update = compile_step(config, mesh, shardings)
-    rng = np.random.default_rng(0)
-    records = {
-        "counts": rng.normal(0, 300, (batch_size, config.model.leads, config.model.samples)).astype(np.int16),
-        "available": np.ones((batch_size, config.model.leads), bool),
-    }
-    batch, state = to_devices(records, mesh), [init()]
-
-    def step() -> Any:
-        state[0], metrics = update(state[0], batch)
-        return metrics
-
-    begun = time.perf_counter()
-    jax.block_until_ready(step())
-    compile_seconds = time.perf_counter() - begun
-    jax.block_until_ready(step())
-    return step, training_flops(config.model, config.masks), compile_seconds

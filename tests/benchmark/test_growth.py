@@ -79,7 +79,7 @@ def test_a_run_writes_what_it_found_and_leaves_no_store_behind(
     monkeypatch.setattr(growth, "STEPS", (growth.BASE | {"batch": 4, "patch": 250},))
     monkeypatch.setattr(growth, "preset", lambda name, **sizes: ModelConfig(**SMALL, **sizes))
     monkeypatch.setattr(growth, "BATCHES", 3)
-    result = growth.growth(tmp_path / "run", records=(300,), rounds=1, seconds=0.01)
+    result = growth.growth(growth.GrowthConfig("300", 1, 0.01), tmp_path / "run")
     assert sorted(os.listdir(tmp_path / "run")) == ["growth.json", "summary.json"]
     assert json.loads((tmp_path / "run" / "growth.json").read_text()) == result
     assert [row["records"] for row in result["stores"]] == [300]
