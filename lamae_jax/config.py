@@ -28,8 +28,6 @@ from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 
 if TYPE_CHECKING:
-    from lamae_jax.benchmark.growth import GrowthConfig
-    from lamae_jax.benchmark.suite import BenchmarkConfig
     from lamae_jax.data.prepare import PrepareConfig
     from lamae_jax.evaluate.probe import ProbeConfig
     from lamae_jax.train.pretrain import PretrainConfig
@@ -282,20 +280,6 @@ def probe_config(c: dict[str, Any]) -> ProbeConfig:
 
     data = c.pop("data")
     return ProbeConfig(store=data["store"], **c)
-
-
-def benchmark_config(c: dict[str, Any]) -> BenchmarkConfig:
-    """What benchmark/suite.py takes."""
-    from lamae_jax.benchmark.suite import BenchmarkConfig
-
-    return BenchmarkConfig(**c)
-
-
-def growth_config(c: dict[str, Any]) -> GrowthConfig:
-    """What benchmark/growth.py takes."""
-    from lamae_jax.benchmark.growth import GrowthConfig
-
-    return GrowthConfig(**c)
 
 
 def pretrain_config(c: dict[str, Any]) -> PretrainConfig:

@@ -77,15 +77,15 @@ def run(arguments: list[str]) -> None:
         with config.claimed(command) as workdir:
             probe(probing, workdir)
     elif command.task == "benchmark" and command.variant == "growth":
-        from lamae_jax.benchmark.growth import growth
+        from lamae_jax.benchmark.growth import GrowthConfig, growth
 
-        growing = config.growth_config(command.config)
+        growing = GrowthConfig(**command.config)
         with config.claimed(command) as workdir:
             growth(growing, workdir)
     elif command.task == "benchmark":
-        from lamae_jax.benchmark.suite import benchmark
+        from lamae_jax.benchmark.suite import BenchmarkConfig, benchmark
 
-        measuring = config.benchmark_config(command.config)
+        measuring = BenchmarkConfig(**command.config)
         with config.claimed(command) as workdir:
             benchmark(measuring, workdir)
     else:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from lamae_jax.model.layers import Transformer, inverse_of, rotation, select_rows, sincos_table
+from lamae_jax.model.layers import Placement, Transformer, inverse_of, rotation, select_rows, sincos_table
 from lamae_jax.model.masking import Masks, nothing_hidden
 from lamae_jax.model.presets import ModelConfig
 
@@ -42,17 +42,18 @@ def patches_of(x: jax.Array, patch: int) -> jax.Array:
     return x.reshape(*x.shape[:-1], x.shape[-1] // patch, patch)
 
 
-def _transformer(config: ModelConfig, depth: int, heads: int, name: str) -> Transformer:
+def _transformer(config: ModelConfig, place: Placement | None, depth: int, heads: int, name: str) -> Transformer:
     # Few layers compile and run faster unrolled; deep stacks would only compile longer. With remat the loop must stay a loop:
     # unrolled, the compiler would find the recomputed blocks equal to the first ones and keep those after all.
     unroll = depth <= 6 and not config.remat
-    return Transformer(depth, heads, config.qk_norm, config.remat, unroll, jnp.dtype(config.dtype), name=name)
+    return Transformer(depth, heads, config.qk_norm, config.remat, unroll, jnp.dtype(config.dtype), place, name=name)
 
 
 class LeadEncoder(nn.Module):
     """E_phi for the visible patches of one lead."""
 
     config: ModelConfig
+    place: Placement | None = None
 
     @nn.compact
     def __call__(self, patches: jax.Array, times: jax.Array, lead_ids: jax.Array) -> jax.Array:
@@ -70,13 +71,14 @@ class LeadEncoder(nn.Module):
         turn = None
         if config.positions != "sincos":
             turn = rotation(jnp.pad(times, ((0, 0), (1, 0))), width // config.heads)  # CLS at time 0
-        return _transformer(config, config.encoder_depth, config.heads, "transformer")(tokens, turn)
+        return _transformer(config, self.place, config.encoder_depth, config.heads, "transformer")(tokens, turn)
 
 
 class LatentAttention(nn.Module):
     """LA: self-attention over the kept tokens of all leads together, with a CLS of its own (paper, eq. 1)."""
 
     config: ModelConfig
+    place: Placement | None = None
 
     @nn.compact
     def __call__(
@@ -91,7 +93,7 @@ class LatentAttention(nn.Module):
         if config.positions != "sincos":
             turn = rotation(jnp.pad(times, ((0, 0), (1 + leads, 0))), width // config.heads)
         shown = jnp.pad(shown, ((0, 0), (1, 0)), constant_values=True)
-        x = _transformer(config, config.latent_depth, config.heads, "transformer")(x, turn, shown)
+        x = _transformer(config, self.place, config.latent_depth, config.heads, "transformer")(x, turn, shown)
         return x[:, 0], x[:, 1 : 1 + leads], x[:, 1 + leads :]
 
 
@@ -99,6 +101,7 @@ class LeadDecoder(nn.Module):
     """D_theta for one lead."""
 
     config: ModelConfig
+    place: Placement | None = None
 
     @nn.compact
     def __call__(self, summary: jax.Array, tokens: jax.Array, lead_ids: jax.Array) -> jax.Array:
@@ -112,7 +115,7 @@ class LeadDecoder(nn.Module):
         turn = None
         if config.positions != "sincos":
             turn = rotation(jnp.pad(jnp.arange(config.patches), (extra, 0))[None], width // config.decoder_heads)
-        x = _transformer(config, config.decoder_depth, config.decoder_heads, "transformer")(x, turn)
+        x = _transformer(config, self.place, config.decoder_depth, config.decoder_heads, "transformer")(x, turn)
         # The head works in the compute dtype; the prediction leaves it as float32.
         head = nn.Dense(config.patch, dtype=dtype, kernel_init=nn.initializers.xavier_uniform(), name="head")
         return head(x[:, extra:]).astype(jnp.float32)
@@ -127,17 +130,18 @@ class LAMAE(nn.Module):
     """E_phi, M_LA, LA and D_theta. `reconstruct` is pretraining's forward pass, `tokens` what readouts are made of."""
 
     config: ModelConfig
+    place: Placement | None = None
 
     def setup(self) -> None:
         config = self.config
-        self.encoder = _over_leads(LeadEncoder, (1, 1, 1))(config)
+        self.encoder = _over_leads(LeadEncoder, (1, 1, 1))(config, self.place)
         if config.latent_depth:
-            self.latent_attention = LatentAttention(config)
+            self.latent_attention = LatentAttention(config, self.place)
         self.to_decoder = nn.Dense(
             config.decoder_width, dtype=jnp.dtype(config.dtype), kernel_init=nn.initializers.xavier_uniform()
         )
         self.mask_token = self.param("mask_token", small_normal, (config.decoder_width,))
-        self.decoder = _over_leads(LeadDecoder, (1, 1, 1))(config)
+        self.decoder = _over_leads(LeadDecoder, (1, 1, 1))(config, self.place)
 
     def reconstruct(self, x: jax.Array, masks: Masks, available: jax.Array, lead_ids: jax.Array) -> jax.Array:
         """Predict every patch of every lead from the visible ones: `[B, L, T, P]` float32.
@@ -237,10 +241,20 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
     return variables["params"]
 
 
-def reconstruct(config: ModelConfig, params: Params, x: jax.Array, masks: Masks, available: jax.Array) -> jax.Array:
-    """`LAMAE.reconstruct` as a function of params, for leads in the contract's order: `[B, L, T, P]` float32."""
+def reconstruct(
+    config: ModelConfig,
+    params: Params,
+    x: jax.Array,
+    masks: Masks,
+    available: jax.Array,
+    place: Placement | None = None,
+) -> jax.Array:
+    """`LAMAE.reconstruct` as a function of params, for leads in the contract's order: `[B, L, T, P]` float32.
+
+    On several devices `place` keeps each block's tokens where their records are.
+    """
     lead_ids = jnp.arange(config.leads)
-    out = LAMAE(config).apply({"params": params}, x, masks, available, lead_ids, method="reconstruct")
+    out = LAMAE(config, place).apply({"params": params}, x, masks, available, lead_ids, method="reconstruct")
     return out  # type: ignore[return-value]
 
 

@@ -6,6 +6,7 @@ rolled or not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Rotation = tuple[jax.Array, jax.Array]
+Placement = Callable[[jax.Array], jax.Array]  # tokens `[B, N, D]` to themselves, said to lie where they belong
 
 SINCOS_BASE = 10_000.0
 ROTARY_BASE = 100.0
@@ -78,6 +80,52 @@ def inverse_of(index: jax.Array, rows: int) -> jax.Array:
     return nowhere.at[jnp.arange(records)[:, None], index].set(places)
 
 
+@jax.custom_vjp
+def attend(qkv: jax.Array, turn: Rotation | None, shown: jax.Array | None) -> jax.Array:
+    """Softmax attention of `qkv [..., N, 3, H, Dh]` -> `[..., N, H, Dh]`; positions `turn`, keys that are `shown [..., N]`.
+
+    Its backward pass is written out: it keeps the exponentials, divides by their sums on the narrow side of the products
+    (as flash attention does), and turns gradients back instead of differentiating slices and concatenations.
+    """
+    return _attend_forward(qkv, turn, shown)[0]
+
+
+def _attend_forward(qkv: jax.Array, turn: Rotation | None, shown: jax.Array | None) -> tuple[jax.Array, Any]:
+    query, key, value = (jnp.swapaxes(qkv[..., i, :, :], -2, -3) for i in range(3))  # [..., H, N, Dh]
+    query = query * jnp.asarray(qkv.shape[-1] ** -0.5, qkv.dtype)
+    if turn is not None:
+        query, key = rotate(query, turn), rotate(key, turn)
+    scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)  # [..., H, N, N]
+    if shown is not None:
+        scores = jnp.where(shown[..., None, None, :], scores, -jnp.inf)
+    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    total = weights.sum(axis=-1, keepdims=True)  # [..., H, N, 1]
+    weights = weights.astype(qkv.dtype)
+    mixed = (jnp.matmul(weights, value) / total).astype(qkv.dtype)
+    return jnp.swapaxes(mixed, -2, -3), (query, key, value, weights, total, mixed, turn)
+
+
+def _attend_backward(kept: Any, gradient: jax.Array) -> tuple[jax.Array, None, None]:
+    query, key, value, weights, total, mixed, turn = kept
+    gradient = jnp.swapaxes(gradient, -2, -3)
+    inner = jnp.sum(gradient * mixed, axis=-1, keepdims=True, dtype=jnp.float32) / total  # [..., H, N, 1]
+    gradient = (gradient / total).astype(value.dtype)
+    d_value = jnp.matmul(jnp.swapaxes(weights, -1, -2), gradient)
+    d_weights = jnp.matmul(gradient, jnp.swapaxes(value, -1, -2), preferred_element_type=jnp.float32)
+    d_scores = (weights * (d_weights - inner)).astype(value.dtype)
+    d_query = jnp.matmul(d_scores, key)
+    d_key = jnp.matmul(jnp.swapaxes(d_scores, -1, -2), query)
+    if turn is not None:
+        back = (turn[0], -turn[1])
+        d_query, d_key = rotate(d_query, back), rotate(d_key, back)
+    d_query = d_query * jnp.asarray(value.shape[-1] ** -0.5, value.dtype)
+    d_qkv = jnp.stack([jnp.swapaxes(part, -2, -3) for part in (d_query, d_key, d_value)], axis=-3)
+    return d_qkv, None, None
+
+
+attend.defvjp(_attend_forward, _attend_backward)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one product for queries, keys and values."""
 
@@ -89,21 +137,13 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array, turn: Rotation | None, shown: jax.Array | None) -> jax.Array:
         """`x [..., N, D]`; `shown [..., N]` bool: which tokens may be attended to (None: all)."""
         width = x.shape[-1]
-        head = (self.heads, width // self.heads)
         init = nn.initializers.xavier_uniform()
-        qkv = nn.DenseGeneral((3, *head), dtype=self.dtype, kernel_init=init, name="qkv")(x)
-        query, key, value = (jnp.swapaxes(qkv[..., i, :, :], -2, -3) for i in range(3))  # [..., H, N, Dh]
+        qkv = nn.DenseGeneral((3, self.heads, width // self.heads), dtype=self.dtype, kernel_init=init, name="qkv")(x)
         if self.qk_norm:
-            query = nn.LayerNorm(dtype=self.dtype, name="query_norm")(query)
-            key = nn.LayerNorm(dtype=self.dtype, name="key_norm")(key)
-        if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
-        query = query * jnp.asarray(head[1] ** -0.5, query.dtype)
-        scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)  # [..., H, N, N]
-        if shown is not None:
-            scores = jnp.where(shown[..., None, None, :], scores, -jnp.inf)
-        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-        mixed = jnp.swapaxes(jnp.matmul(weights, value), -2, -3)  # [..., N, H, Dh]
+            query = nn.LayerNorm(dtype=self.dtype, name="query_norm")(qkv[..., 0, :, :])
+            key = nn.LayerNorm(dtype=self.dtype, name="key_norm")(qkv[..., 1, :, :])
+            qkv = jnp.stack([query, key, qkv[..., 2, :, :]], axis=-3)
+        mixed = attend(qkv, turn, shown)
         return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, kernel_init=init, name="out")(mixed)
 
 
@@ -113,9 +153,12 @@ class Block(nn.Module):
     heads: int
     qk_norm: bool
     dtype: Any
+    place: Placement | None
 
     @nn.compact
     def __call__(self, x: jax.Array, turn: Rotation | None, shown: jax.Array | None) -> tuple[jax.Array, None]:
+        if self.place is not None:
+            x = self.place(x)
         width = x.shape[-1]
         init = nn.initializers.xavier_uniform()
         normed = nn.LayerNorm(dtype=self.dtype, name="attention_norm")(x)
@@ -126,7 +169,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and a final LayerNorm."""
+    """`depth` blocks and a final LayerNorm. `place` says at each block where the tokens lie on the devices (None: anywhere)."""
 
     depth: int
     heads: int
@@ -134,6 +177,7 @@ class Transformer(nn.Module):
     remat: bool
     unroll: bool
     dtype: Any
+    place: Placement | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, turn: Rotation | None = None, shown: jax.Array | None = None) -> jax.Array:
@@ -146,5 +190,5 @@ class Transformer(nn.Module):
             length=self.depth,
             unroll=self.depth if self.unroll else 1,
         )
-        x, _ = layers(self.heads, self.qk_norm, self.dtype, name="layers")(x, turn, shown)
+        x, _ = layers(self.heads, self.qk_norm, self.dtype, self.place, name="layers")(x, turn, shown)
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +107,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Records split over data x fsdp."""
     return NamedSharding(mesh, BATCH)
+
+
+def by_records(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    """Says of tokens `[B, ...]` inside a program that they are split by records, as the batch is.
+
+    Without a word the partitioner carries the split of the parameters into a loop over layers: every device then holds
+    all records with a share of each width, and sums activations over the devices instead of gathering weights.
+    """
+    return lambda tokens: jax.lax.with_sharding_constraint(tokens, batch_sharding(mesh))
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

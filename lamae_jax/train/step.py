@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 from lamae_jax.errors import UserError
 from lamae_jax.model.inputs import InputConfig, crop, model_input, random_start
 from lamae_jax.model.lamae import Params, init_params, patches_of, reconstruct
+from lamae_jax.model.layers import Placement
 from lamae_jax.model.losses import TARGETS, counted_patches, squared_error, targets
 from lamae_jax.model.masking import MaskConfig, Masks, draw_masks, hidden_patches
 from lamae_jax.model.presets import ModelConfig
 from lamae_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
-from lamae_jax.train.sharding import batch_sharding, replicated, state_shardings
+from lamae_jax.train.sharding import batch_sharding, by_records, replicated, state_shardings
 
 Batch = dict[str, jax.Array]
 
@@ -81,15 +82,20 @@ def masked_inputs(config: StepConfig, batch: Batch, key: jax.Array) -> tuple[jax
     return x, masks, counted_patches(hidden, available)
 
 
-def train_step(config: StepConfig, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update. Masks come from `fold_in(key(seed), step)`; the loss is over the global batch's hidden patches."""
+def train_step(
+    config: StepConfig, state: TrainState, batch: Batch, place: Placement | None = None
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update. Masks come from `fold_in(key(seed), step)`; the loss is over the global batch's hidden patches.
+
+    `place` keeps tokens on the devices of their records, see sharding.by_records.
+    """
     key = jax.random.fold_in(jax.random.key(config.seed), state.step + 1)
     x, masks, counted = masked_inputs(config, batch, key)
     total = jnp.maximum(counted.sum(), 1.0)
 
     def loss_of(params: Params, part: tuple[Any, ...]) -> jax.Array:
         x, masks, available, counted = part
-        predicted = reconstruct(config.model, params, x, masks, available)
+        predicted = reconstruct(config.model, params, x, masks, available, place)
         wanted = targets(patches_of(x, config.model.patch), config.target)
         return squared_error(predicted, wanted, counted) / total
 
@@ -138,7 +144,7 @@ def compile_init(config: StepConfig, mesh: Mesh) -> tuple[Callable[[], TrainStat
 def compile_step(config: StepConfig, mesh: Mesh, shardings: Any) -> jax.stages.Wrapped:
     """The jitted train step; the state is donated, its shardings go in and come out the same."""
     return jax.jit(
-        lambda state, batch: train_step(config, state, batch),
+        lambda state, batch: train_step(config, state, batch, by_records(mesh)),
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,

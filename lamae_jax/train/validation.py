@@ -21,7 +21,7 @@ from lamae_jax.model.losses import counted_patches, squared_error, undo_targets
 from lamae_jax.model.masking import Masks, draw_masks_by_record, hidden_patches
 from lamae_jax.signal.leads import LIMB_LEADS, LIMB_PROJECTION
 from lamae_jax.train.records import Data, spread
-from lamae_jax.train.sharding import batch_divisor, batch_sharding, replicated, to_devices
+from lamae_jax.train.sharding import batch_divisor, batch_sharding, by_records, replicated, to_devices
 from lamae_jax.train.step import Batch, StepConfig, TrainState
 
 MASK_SEED = 12_345
@@ -92,7 +92,7 @@ def compile_validation(
     def sums(params: Params, batch: Batch, index: jax.Array) -> dict[str, jax.Array]:
         records = batch["weight"].shape[0]
         x, scale, masks = validation_inputs(config, batch, index * records + jnp.arange(records))
-        predicted = reconstruct(config.model, params, x, masks, batch["available"])
+        predicted = reconstruct(config.model, params, x, masks, batch["available"], by_records(batch_sharding.mesh))
         wanted = patches_of(x, config.model.patch)
         predicted = undo_targets(predicted, wanted, config.target)
         # Leads that are not there show nothing, also to the yardsticks.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import jax
@@ -77,6 +78,17 @@ def test_initial_parameters_don_t_depend_on_the_devices() -> None:
     states = [run(CONFIG, shape, 0)[0] for shape in ((1, 1, 1), (2, 2, 2), (1, 8, 1))]
     for other in states[1:]:
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(states[0]), jax.device_get(other))
+
+
+def test_a_device_computes_the_tokens_of_its_own_records_alone_also_in_a_loop_over_layers() -> None:
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, encoder_depth=2, remat=True))
+    mesh, records = make_mesh(MeshConfig(1, 8, 1)), 88  # a number that no other size of this model is
+    _, abstract, shardings = compile_init(config, mesh)
+    step = compile_step(config, mesh, shardings)
+    program = step.lower(abstract, batches(1, records)[0]).compile().as_text()
+    tokens = [shape for shape in re.findall(r"(?:f32|bf16)\[([\d,]+)\]", program) if shape.count(",") >= 3]
+    assert any(str(records // 8) in shape.split(",") for shape in tokens)
+    assert not [shape for shape in tokens if str(records) in shape.split(",")]
 
 
 def test_compiles_once_and_donates_its_state() -> None:
