@@ -307,6 +307,7 @@ def pretrain_config(c: dict[str, Any]) -> PretrainConfig:
         target=c["target"],
         accumulate=c["accumulate"],
         ema=c["ema"],
+        decode_leads=c["decode_leads"],
     )
     return PretrainConfig(
         step=step,

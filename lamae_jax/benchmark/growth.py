@@ -52,6 +52,7 @@ def growth(config: GrowthConfig, workdir: Path) -> dict[str, Any]:
     """Measure stores of such sizes and the steps of STEPS; write growth.json, print two tables, return what it holds."""
     records = list(map(int, config.records.split(",")))
     rounds, seconds = config.rounds, config.seconds
+    workdir.mkdir(parents=True, exist_ok=True)
     result = {"stores": store_costs(workdir, records), "steps": step_costs(STEPS, rounds, seconds)}
     write_json(workdir / "growth.json", result)
     write_json(workdir / "summary.json", result)

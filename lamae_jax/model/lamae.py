@@ -143,11 +143,13 @@ class LAMAE(nn.Module):
         self.mask_token = self.param("mask_token", small_normal, (config.decoder_width,))
         self.decoder = _over_leads(LeadDecoder, (1, 1, 1))(config, self.place)
 
-    def reconstruct(self, x: jax.Array, masks: Masks, available: jax.Array, lead_ids: jax.Array) -> jax.Array:
+    def reconstruct(
+        self, x: jax.Array, masks: Masks, available: jax.Array, lead_ids: jax.Array, decoded: jax.Array | None = None
+    ) -> jax.Array:
         """Predict every patch of every lead from the visible ones: `[B, L, T, P]` float32.
 
         `x [B, L, S]` in the model's units, `masks` as drawn by draw_masks, `available [B, L]`; `lead_ids [L]` says which
-        lead each row is.
+        lead each row is. With `decoded [B, n]` only those rows are predicted, `[B, n, T, P]`.
         """
         records, leads, _ = x.shape
         lead_cls, seen = self._encode(x, masks, lead_ids)  # [B, L, D], [B, (L-n)K, D]
@@ -165,7 +167,13 @@ class LAMAE(nn.Module):
         canvas = select_rows(tokens, source, place)
         canvas = jnp.where(missing, self.mask_token.astype(tokens.dtype)[None, None], canvas)
         canvas = canvas.reshape(records, leads, self.config.patches, -1)
-        return self.decoder(self.to_decoder(summary), canvas, jnp.broadcast_to(lead_ids, (records, leads)))
+        lead_ids = jnp.broadcast_to(lead_ids, (records, leads))
+        if decoded is not None:
+            summary, canvas = (
+                jnp.take_along_axis(part, decoded[..., None, None], axis=1) for part in (summary, canvas)
+            )
+            lead_ids = jnp.take_along_axis(lead_ids, decoded, axis=1)
+        return self.decoder(self.to_decoder(summary), canvas, lead_ids)
 
     def tokens(self, x: jax.Array, available: jax.Array, lead_ids: jax.Array) -> Tokens:
         """Encode with nothing hidden: what readouts are made of. Arguments as in `reconstruct`."""
@@ -248,13 +256,15 @@ def reconstruct(
     masks: Masks,
     available: jax.Array,
     place: Placement | None = None,
+    decoded: jax.Array | None = None,
 ) -> jax.Array:
     """`LAMAE.reconstruct` as a function of params, for leads in the contract's order: `[B, L, T, P]` float32.
 
-    On several devices `place` keeps each block's tokens where their records are.
+    With `decoded [B, n]` only those leads, `[B, n, T, P]`. On several devices `place` keeps each block's tokens where their
+    records are.
     """
     lead_ids = jnp.arange(config.leads)
-    out = LAMAE(config, place).apply({"params": params}, x, masks, available, lead_ids, method="reconstruct")
+    out = LAMAE(config, place).apply({"params": params}, x, masks, available, lead_ids, decoded, method="reconstruct")
     return out  # type: ignore[return-value]
 
 

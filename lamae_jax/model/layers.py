@@ -80,52 +80,6 @@ def inverse_of(index: jax.Array, rows: int) -> jax.Array:
     return nowhere.at[jnp.arange(records)[:, None], index].set(places)
 
 
-@jax.custom_vjp
-def attend(qkv: jax.Array, turn: Rotation | None, shown: jax.Array | None) -> jax.Array:
-    """Softmax attention of `qkv [..., N, 3, H, Dh]` -> `[..., N, H, Dh]`; positions `turn`, keys that are `shown [..., N]`.
-
-    Its backward pass is written out: it keeps the exponentials, divides by their sums on the narrow side of the products
-    (as flash attention does), and turns gradients back instead of differentiating slices and concatenations.
-    """
-    return _attend_forward(qkv, turn, shown)[0]
-
-
-def _attend_forward(qkv: jax.Array, turn: Rotation | None, shown: jax.Array | None) -> tuple[jax.Array, Any]:
-    query, key, value = (jnp.swapaxes(qkv[..., i, :, :], -2, -3) for i in range(3))  # [..., H, N, Dh]
-    query = query * jnp.asarray(qkv.shape[-1] ** -0.5, qkv.dtype)
-    if turn is not None:
-        query, key = rotate(query, turn), rotate(key, turn)
-    scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)  # [..., H, N, N]
-    if shown is not None:
-        scores = jnp.where(shown[..., None, None, :], scores, -jnp.inf)
-    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-    total = weights.sum(axis=-1, keepdims=True)  # [..., H, N, 1]
-    weights = weights.astype(qkv.dtype)
-    mixed = (jnp.matmul(weights, value) / total).astype(qkv.dtype)
-    return jnp.swapaxes(mixed, -2, -3), (query, key, value, weights, total, mixed, turn)
-
-
-def _attend_backward(kept: Any, gradient: jax.Array) -> tuple[jax.Array, None, None]:
-    query, key, value, weights, total, mixed, turn = kept
-    gradient = jnp.swapaxes(gradient, -2, -3)
-    inner = jnp.sum(gradient * mixed, axis=-1, keepdims=True, dtype=jnp.float32) / total  # [..., H, N, 1]
-    gradient = (gradient / total).astype(value.dtype)
-    d_value = jnp.matmul(jnp.swapaxes(weights, -1, -2), gradient)
-    d_weights = jnp.matmul(gradient, jnp.swapaxes(value, -1, -2), preferred_element_type=jnp.float32)
-    d_scores = (weights * (d_weights - inner)).astype(value.dtype)
-    d_query = jnp.matmul(d_scores, key)
-    d_key = jnp.matmul(jnp.swapaxes(d_scores, -1, -2), query)
-    if turn is not None:
-        back = (turn[0], -turn[1])
-        d_query, d_key = rotate(d_query, back), rotate(d_key, back)
-    d_query = d_query * jnp.asarray(value.shape[-1] ** -0.5, value.dtype)
-    d_qkv = jnp.stack([jnp.swapaxes(part, -2, -3) for part in (d_query, d_key, d_value)], axis=-3)
-    return d_qkv, None, None
-
-
-attend.defvjp(_attend_forward, _attend_backward)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention with one product for queries, keys and values."""
 
@@ -137,13 +91,21 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array, turn: Rotation | None, shown: jax.Array | None) -> jax.Array:
         """`x [..., N, D]`; `shown [..., N]` bool: which tokens may be attended to (None: all)."""
         width = x.shape[-1]
+        head = (self.heads, width // self.heads)
         init = nn.initializers.xavier_uniform()
-        qkv = nn.DenseGeneral((3, self.heads, width // self.heads), dtype=self.dtype, kernel_init=init, name="qkv")(x)
+        qkv = nn.DenseGeneral((3, *head), dtype=self.dtype, kernel_init=init, name="qkv")(x)
+        query, key, value = (jnp.swapaxes(qkv[..., i, :, :], -2, -3) for i in range(3))  # [..., H, N, Dh]
         if self.qk_norm:
-            query = nn.LayerNorm(dtype=self.dtype, name="query_norm")(qkv[..., 0, :, :])
-            key = nn.LayerNorm(dtype=self.dtype, name="key_norm")(qkv[..., 1, :, :])
-            qkv = jnp.stack([query, key, qkv[..., 2, :, :]], axis=-3)
-        mixed = attend(qkv, turn, shown)
+            query = nn.LayerNorm(dtype=self.dtype, name="query_norm")(query)
+            key = nn.LayerNorm(dtype=self.dtype, name="key_norm")(key)
+        if turn is not None:
+            query, key = rotate(query, turn), rotate(key, turn)
+        query = query * jnp.asarray(head[1] ** -0.5, query.dtype)
+        scores = jnp.matmul(query, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)  # [..., H, N, N]
+        if shown is not None:
+            scores = jnp.where(shown[..., None, None, :], scores, -jnp.inf)
+        weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+        mixed = jnp.swapaxes(jnp.matmul(weights, value), -2, -3)  # [..., N, H, Dh]
         return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, kernel_init=init, name="out")(mixed)
 
 

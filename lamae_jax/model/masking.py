@@ -112,6 +112,11 @@ def draw_masks_by_record(
     return jax.vmap(of_one)(numbers, available)
 
 
+def draw_leads(key: jax.Array, records: int, leads: int, size: int) -> jax.Array:
+    """`[B, n]`: `size` of each record's leads, all equally likely, ascending."""
+    return _random_subset(jax.random.uniform(key, (records, leads)), size)
+
+
 def hidden_patches(masks: Masks, leads: int, patches: int) -> jax.Array:
     """`[B, L, T]` bool, True where a patch was hidden from the encoder: the loss is over these (of available leads)."""
     records = masks.leads.shape[0]

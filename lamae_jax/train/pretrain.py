@@ -69,7 +69,7 @@ class PretrainConfig:
                 raise UserError(f"{field}={getattr(self, name)}: must be at least 1")
         if self.limit < 0:
             raise UserError(f"data.limit={self.limit}: must be a number of records, or 0 for all")
-        if self.batch_size % self.step.accumulate:
+        if self.step.accumulate and self.batch_size % self.step.accumulate:
             raise UserError(f"accumulate={self.step.accumulate}: does not divide batch_size={self.batch_size}")
 
     @property
@@ -282,7 +282,7 @@ def report(summary: dict[str, Any], workdir: Path) -> None:
 
 def check_batch(config: PretrainConfig, mesh: Mesh) -> None:
     """The batch must be divisible by the devices that split it, each microbatch too."""
-    divisor = batch_divisor(mesh) * config.step.accumulate
+    divisor = batch_divisor(mesh) * max(1, config.step.accumulate)
     if config.batch_size % divisor:
         raise UserError(
             f"batch_size={config.batch_size}: not divisible by {divisor} "

@@ -33,16 +33,22 @@ def start_processes(named: bool) -> int:
         count, index = (os.environ.get(name, "") for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
         if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
             raise UserError(f"JAX_NUM_PROCESSES={count} JAX_PROCESS_ID={index}: must be n and a number below n")
+        check_named(named, int(count))
         jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index))
     elif on_a_cluster():
         jax.distributed.initialize()
     else:
         return 0
-    if jax.process_count() > 1 and not named:
-        raise UserError("--workdir: missing; several processes must be told the one folder that they share")
+    check_named(named, jax.process_count())
     if jax.process_index():
         hush()
     return jax.process_index()
+
+
+def check_named(named: bool, processes: int) -> None:
+    """Raise UserError where several processes were not told the one workdir that they share."""
+    if processes > 1 and not named:
+        raise UserError("--workdir: missing; several processes must be told the one folder that they share")
 
 
 def on_a_cluster() -> bool:

@@ -16,6 +16,7 @@ from lamae_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
+REPLICATED_MOST = 1_000_000  # bytes of an array that may be on every device under fsdp
 
 # First match wins; the path is matched from its end, so optimiser state follows its parameter. The first axis of whatever
 # lies under `layers` counts the layers. Only latent attention is split over `tensor`: its heads and its MLP.
@@ -93,10 +94,19 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
 
 
 def state_shardings(abstract: Any, mesh: Mesh) -> Any:
-    """A tree of NamedShardings for a tree of abstract arrays."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, spec_of(path_of(path), leaf.shape, mesh)), abstract
-    )
+    """A tree of NamedShardings for a tree of abstract arrays. Raises UserError as spec_of, and for what stays whole but big."""
+
+    def sharding_of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        name, size = path_of(path), leaf.size * leaf.dtype.itemsize
+        sharding = NamedSharding(mesh, spec_of(name, leaf.shape, mesh))
+        if mesh.shape["fsdp"] > 1 and size > REPLICATED_MOST and sharding.is_fully_replicated:
+            raise UserError(
+                f"{name} {list(leaf.shape)}: {size / 1e6:.1f} MB would lie whole on every device in spite of "
+                f"mesh.fsdp={mesh.shape['fsdp']}; give it a rule in the table in train/sharding.py"
+            )
+        return sharding
+
+    return jax.tree_util.tree_map_with_path(sharding_of, abstract)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

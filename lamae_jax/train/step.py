@@ -17,7 +17,7 @@ from lamae_jax.model.inputs import InputConfig, crop, model_input, random_start
 from lamae_jax.model.lamae import Params, init_params, patches_of, reconstruct
 from lamae_jax.model.layers import Placement
 from lamae_jax.model.losses import TARGETS, counted_patches, squared_error, targets
-from lamae_jax.model.masking import MaskConfig, Masks, draw_masks, hidden_patches
+from lamae_jax.model.masking import MaskConfig, Masks, draw_leads, draw_masks, hidden_patches
 from lamae_jax.model.presets import ModelConfig
 from lamae_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
 from lamae_jax.train.sharding import batch_sharding, by_records, replicated, state_shardings
@@ -27,7 +27,12 @@ Batch = dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class StepConfig:
-    """All that a train step depends on beside state and batch. `ema` is the decay of the averaged parameters, 0 = none."""
+    """All that a train step depends on beside state and batch.
+
+    `accumulate`: microbatches a step, 0 = as many as are quickest here (see `microbatches`). `ema`: the decay of the averaged
+    parameters, 0 = none. `decode_leads`: how many leads of a record, drawn at each step, are decoded; 0 = all. The loss is
+    then an unbiased estimate, at a lower cost.
+    """
 
     model: ModelConfig
     inputs: InputConfig
@@ -35,18 +40,21 @@ class StepConfig:
     optimizer: OptimizerConfig
     seed: int = 0
     target: str = "raw"
-    accumulate: int = 1
+    accumulate: int = 0
     ema: float = 0.0
+    decode_leads: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: must be from 0 to {2**32 - 1}")
         if self.target not in TARGETS:
             raise UserError(f"target={self.target}: must be one of {', '.join(TARGETS)}")
-        if self.accumulate < 1:
-            raise UserError(f"accumulate={self.accumulate}: must be at least 1")
+        if self.accumulate < 0:
+            raise UserError(f"accumulate={self.accumulate}: must be a number of microbatches, or 0 for the quickest")
         if not 0 <= self.ema < 1:
             raise UserError(f"ema={self.ema:g}: must be at least 0 and below 1")
+        if not 0 <= self.decode_leads <= self.model.leads:
+            raise UserError(f"decode_leads={self.decode_leads}: must be 0 (all) to {self.model.leads}")
         self.masks.kept_tokens(self.model.leads, self.model.patches)
         if not self.model.latent_depth and self.masks.alpha_LA:
             raise UserError(
@@ -92,15 +100,22 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(config.seed), state.step + 1)
     x, masks, counted = masked_inputs(config, batch, key)
     total = jnp.maximum(counted.sum(), 1.0)
+    decoded = None
+    if config.decode_leads:
+        decoded = draw_leads(jax.random.fold_in(key, 1), len(x), config.model.leads, config.decode_leads)
+        counted = jnp.take_along_axis(counted, decoded[..., None], axis=1) * (config.model.leads / config.decode_leads)
 
     def loss_of(params: Params, part: tuple[Any, ...]) -> jax.Array:
-        x, masks, available, counted = part
-        predicted = reconstruct(config.model, params, x, masks, available, place)
-        wanted = targets(patches_of(x, config.model.patch), config.target)
-        return squared_error(predicted, wanted, counted) / total
+        x, masks, available, counted, decoded = part
+        predicted = reconstruct(config.model, params, x, masks, available, place, decoded)
+        patches = patches_of(x, config.model.patch)
+        if decoded is not None:
+            patches = jnp.take_along_axis(patches, decoded[..., None, None], axis=1)
+        return squared_error(predicted, targets(patches, config.target), counted) / total
 
-    whole = (x, masks, batch["available"], counted)
-    loss, gradient = _accumulated(jax.value_and_grad(loss_of), state.params, whole, config.accumulate)
+    whole = (x, masks, batch["available"], counted, decoded)
+    parts = config.accumulate or microbatches(len(x), config.model.width)
+    loss, gradient = _accumulated(jax.value_and_grad(loss_of), state.params, whole, parts)
     tx = make_optimizer(config.optimizer)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -113,6 +128,19 @@ def train_step(
         "learning_rate": schedule(config.optimizer)(state.step),
     }
     return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+
+def microbatches(records: int, width: int) -> int:
+    """Into how many parts a batch is best split on one CPU; 1 elsewhere, where a whole batch is quickest.
+
+    A CPU is bound by memory: what a few records need stays in its caches and in pages that it already has. Narrower models
+    have less work for each call, so they get more records a part. Measured in docs/speed.md.
+    """
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return 1
+    most = 8 if width <= 64 else 4
+    part = next(size for size in range(min(most, records), 0, -1) if records % size == 0)
+    return records // part if 2 * part >= most else 1  # a batch of 13, say, has no good parts
 
 
 def _accumulated(

@@ -8,7 +8,7 @@ import pytest
 
 from lamae_jax.model.flops import block_flops, forward_flops, training_flops
 from lamae_jax.model.lamae import init_params, reconstruct
-from lamae_jax.model.masking import MaskConfig, draw_masks
+from lamae_jax.model.masking import MaskConfig, draw_leads, draw_masks
 from lamae_jax.model.presets import ModelConfig
 
 MODEL = ModelConfig(
@@ -25,18 +25,19 @@ def test_by_hand() -> None:
     assert training_flops(MODEL, MaskConfig()) == 3 * (block + rest)
 
 
-@pytest.mark.parametrize("hidden_leads", [0, 4])
-def test_is_what_xla_counts_in_matrix_products(hidden_leads: int) -> None:
+@pytest.mark.parametrize("hidden_leads, decode_leads", [(0, 0), (4, 0), (0, 5)])
+def test_is_what_xla_counts_in_matrix_products(hidden_leads: int, decode_leads: int) -> None:
     masks_of = MaskConfig(hidden_leads=hidden_leads)
     available = jnp.ones((4, 12), bool)
 
     def forward(params, x):  # noqa: ANN001, ANN202
         masks = draw_masks(jax.random.key(0), available, MODEL.patches, masks_of)
-        return reconstruct(MODEL, params, x, masks, available)
+        decoded = draw_leads(jax.random.key(1), 4, 12, decode_leads) if decode_leads else None
+        return reconstruct(MODEL, params, x, masks, available, decoded=decoded)
 
     params = jax.eval_shape(lambda: init_params(MODEL, jax.random.key(0)))
     x = jax.ShapeDtypeStruct((4, 12, 400), jnp.float32)
     cost = jax.jit(forward).lower(params, x).compile().cost_analysis()
     assert cost["flops"] / 4 == pytest.approx(
-        forward_flops(MODEL, masks_of), rel=0.15
+        forward_flops(MODEL, masks_of, decode_leads), rel=0.15
     )  # the rest is norms, softmax, GELU

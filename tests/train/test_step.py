@@ -14,13 +14,13 @@ import pytest
 
 from lamae_jax.errors import UserError
 from lamae_jax.model.inputs import InputConfig
-from lamae_jax.model.lamae import init_params
-from lamae_jax.model.masking import MaskConfig
+from lamae_jax.model.lamae import init_params, reconstruct
+from lamae_jax.model.masking import MaskConfig, draw_leads, draw_masks
 from lamae_jax.model.presets import PRESETS, ModelConfig, preset
 from lamae_jax.train.checkpoint import Checkpoints
 from lamae_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
-from lamae_jax.train.sharding import MeshConfig, make_mesh, path_of, spec_of, to_devices
-from lamae_jax.train.step import StepConfig, compile_init, compile_step
+from lamae_jax.train.sharding import MeshConfig, make_mesh, path_of, spec_of, state_shardings, to_devices
+from lamae_jax.train.step import StepConfig, compile_init, compile_step, microbatches
 
 MODEL = ModelConfig(
     width=32, heads=8, encoder_depth=1, latent_depth=2, decoder_width=32, decoder_heads=8, decoder_depth=1,
@@ -72,6 +72,65 @@ def test_eight_devices_give_the_losses_of_one_over_20_steps_and_their_checkpoint
     assert facts == {"note": 1}
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(split))
     assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(restored))
+
+
+def splits_of(devices: int) -> list[tuple[int, int, int]]:
+    """Every way to write a number of devices as data x fsdp x tensor."""
+    sizes = [size for size in range(1, devices + 1) if devices % size == 0]
+    return [(a, b, c) for a in sizes for b in sizes for c in sizes if a * b * c == devices]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", splits_of(8), ids=str)
+def test_every_split_of_eight_devices_gives_the_losses_of_one_over_50_steps(shape: tuple[int, int, int]) -> None:
+    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(steps=50, learning_rate=1e-3))
+    np.testing.assert_allclose(run(config, shape, 50)[1], losses_of_one_device(config), rtol=1e-4)
+
+
+@functools.cache
+def losses_of_one_device(config: StepConfig) -> list[float]:
+    return run(config, (1, 1, 1), 50)[1]
+
+
+@pytest.mark.slow
+def test_fsdp_8_leaves_each_device_a_fifth_of_base_at_most() -> None:
+    """Parameters and optimiser state as the compiled program takes them, against those of one device."""
+    config = StepConfig(preset("base", remat=True), InputConfig(), MaskConfig(), OptimizerConfig(20, 1e-3))
+    mesh = make_mesh(MeshConfig(1, 8, 1))
+    _, abstract, shardings = compile_init(config, mesh)
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+    batch = batches(1, 8, config.model.samples)[0]
+    memory = compile_step(config, mesh, shardings).lower(abstract, batch).compile().memory_analysis()
+    assert memory is not None
+    assert memory.argument_size_in_bytes < whole / 5
+
+
+def test_a_big_array_that_no_axis_splits_is_refused_under_fsdp_and_named() -> None:
+    big = {"encoder": {"lead_embedding": jax.ShapeDtypeStruct((300, 1000), jnp.float32)}}
+    state_shardings(big, make_mesh(MeshConfig(8, 1, 1)))
+    with pytest.raises(UserError, match=r"encoder/lead_embedding \[300, 1000\]: 1.2 MB would lie whole .* mesh.fsdp=2"):
+        state_shardings(big, make_mesh(MeshConfig(-1, 2, 1)))
+
+
+def test_decoding_some_leads_is_decoding_all_and_keeping_some() -> None:
+    """So the loss over n of L leads, times L/n, is right on average; over all L it is the loss itself."""
+    params = init_params(MODEL, jax.random.key(0))
+    x, available = jax.random.normal(jax.random.key(1), (3, 12, 200)), jnp.ones((3, 12), bool)
+    masks = draw_masks(jax.random.key(2), available, MODEL.patches, MaskConfig())
+    decoded = draw_leads(jax.random.key(3), 3, 12, 5)
+    whole = reconstruct(MODEL, params, x, masks, available)
+    some = reconstruct(MODEL, params, x, masks, available, decoded=decoded)
+    np.testing.assert_allclose(
+        some, np.take_along_axis(np.asarray(whole), np.asarray(decoded)[..., None, None], 1), atol=1e-5
+    )
+    drawn = np.bincount(np.asarray(draw_leads(jax.random.key(4), 4000, 12, 3)).ravel(), minlength=12)
+    np.testing.assert_allclose(drawn, 1000, atol=130)  # 4.7 standard deviations
+
+    _, all_twelve, _ = run(dataclasses.replace(CONFIG, decode_leads=12), (1, 1, 1), 3)
+    np.testing.assert_allclose(all_twelve, run(CONFIG, (1, 1, 1), 3)[1], rtol=1e-5)
+    _, six, _ = run(dataclasses.replace(CONFIG, decode_leads=6), (1, 1, 1), 3)
+    np.testing.assert_allclose(six, all_twelve, rtol=0.2)  # the same scale, and not the same numbers
+    assert not np.allclose(six, all_twelve, rtol=1e-4)
 
 
 def test_initial_parameters_don_t_depend_on_the_devices() -> None:
@@ -203,3 +262,16 @@ def test_an_array_that_an_axis_does_not_divide_is_named() -> None:
 def test_impossible_meshes_are_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(UserError, match="mesh"):
         MeshConfig(*sizes)
+
+
+@pytest.mark.parametrize(
+    "records, width, parts", [(16, 64, 2), (16, 192, 4), (12, 64, 2), (5, 192, 1), (13, 64, 1), (2, 192, 1)]
+)
+def test_a_batch_is_split_into_equal_parts_of_a_few_records_on_one_cpu_alone(
+    records: int, width: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert microbatches(records, width) == 1  # tests see eight devices
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert microbatches(records, width) == parts
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert microbatches(records, width) == 1
