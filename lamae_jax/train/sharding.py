@@ -67,7 +67,13 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
     """The mesh over all devices of all processes, with Auto axes spelled out (jax's default changed between versions)."""
     devices = jax.devices() if devices is None else devices
     shape = config.shape(len(devices))
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    try:
+        return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    except NotImplementedError:  # the sides of a three-dimensional slice can't be cut so
+        asked = " x ".join(map(str, shape))
+        raise UserError(
+            f"mesh (data x fsdp x tensor)={asked}: each axis must be a product of the sides of this slice of TPUs"
+        ) from None
 
 
 def batch_divisor(mesh: Mesh) -> int:

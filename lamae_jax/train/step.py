@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -114,8 +115,7 @@ def train_step(
         return squared_error(predicted, targets(patches, config.target), counted) / total
 
     whole = (x, masks, batch["available"], counted, decoded)
-    parts = config.accumulate or microbatches(len(x), config.model.width)
-    loss, gradient = _accumulated(jax.value_and_grad(loss_of), state.params, whole, parts)
+    loss, gradient = _accumulated(jax.value_and_grad(loss_of), state.params, whole, max(1, config.accumulate))
     tx = make_optimizer(config.optimizer)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -130,13 +130,13 @@ def train_step(
     return TrainState(state.step + 1, params, opt_state, ema), metrics
 
 
-def microbatches(records: int, width: int) -> int:
+def microbatches(records: int, width: int, mesh: Mesh) -> int:
     """Into how many parts a batch is best split on one CPU; 1 elsewhere, where a whole batch is quickest.
 
     A CPU is bound by memory: what a few records need stays in its caches and in pages that it already has. Narrower models
     have less work for each call, so they get more records a part. Measured in docs/speed.md.
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if mesh.size > 1 or mesh.devices.flat[0].platform != "cpu":
         return 1
     most = 8 if width <= 64 else 4
     part = next(size for size in range(min(most, records), 0, -1) if records % size == 0)
@@ -171,8 +171,13 @@ def compile_init(config: StepConfig, mesh: Mesh) -> tuple[Callable[[], TrainStat
 
 def compile_step(config: StepConfig, mesh: Mesh, shardings: Any) -> jax.stages.Wrapped:
     """The jitted train step; the state is donated, its shardings go in and come out the same."""
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        parts = config.accumulate or microbatches(len(batch["counts"]), config.model.width, mesh)
+        return train_step(dataclasses.replace(config, accumulate=parts), state, batch, by_records(mesh))
+
     return jax.jit(
-        lambda state, batch: train_step(config, state, batch, by_records(mesh)),
+        step,
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,

@@ -267,11 +267,8 @@ def test_impossible_meshes_are_refused(sizes: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize(
     "records, width, parts", [(16, 64, 2), (16, 192, 4), (12, 64, 2), (5, 192, 1), (13, 64, 1), (2, 192, 1)]
 )
-def test_a_batch_is_split_into_equal_parts_of_a_few_records_on_one_cpu_alone(
-    records: int, width: int, parts: int, monkeypatch: pytest.MonkeyPatch
+def test_a_batch_is_split_into_equal_parts_of_a_few_records_on_one_cpu_device_alone(
+    records: int, width: int, parts: int
 ) -> None:
-    assert microbatches(records, width) == 1  # tests see eight devices
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert microbatches(records, width) == parts
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert microbatches(records, width) == 1
+    assert microbatches(records, width, make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])) == parts
+    assert microbatches(records, width, make_mesh(MeshConfig())) == 1
