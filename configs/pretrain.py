@@ -88,9 +88,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.optimizer.final = 0.01  # share of the peak rate that the cosine ends at
     c.optimizer.clip = 1.0  # global gradient norm
     c.target = "raw"  # raw, or normalised by each patch's mean and variance
-    c.decode_leads = (
-        0  # leads of each record, drawn at each step, that are decoded: cheaper, the loss an estimate; 0: all
-    )
+    # Leads of each record, drawn at each step, that are decoded; 0: all. Cheaper, and the loss becomes an estimate.
+    c.decode_leads = 0
     c.accumulate = 0  # microbatches a step, whose gradients are summed; 0: as many as are quickest on this device
     c.ema = 0.0  # decay of averaged parameters, which are then validated and exported; 0: none
     c.dtype = "float32" if preset_name in ("nano", "tiny") else "bfloat16"  # what blocks compute in

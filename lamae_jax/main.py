@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> None:
         pretraining = together(lambda: config.pretrain_config(command.config))
         with contextlib.ExitStack() as stack:
             workdir = together(lambda: stack.enter_context(config.claimed(command, process)))
-            check_alike(config.facts(command))
+            check_alike(lambda: config.facts(command))
             pretrain(pretraining, workdir)
     elif command.task == "probe":
         from lamae_jax.evaluate.probe import probe

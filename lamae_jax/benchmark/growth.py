@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lamae_jax.benchmark.loading import compiled_step, loop_rate, noise_batch, one_device
+from lamae_jax.benchmark.step import jitted_step, loop_rate, noise_records, one_device
 from lamae_jax.benchmark.stores import opening_costs_of_fresh_process, sparse_store
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
@@ -18,6 +18,7 @@ from lamae_jax.model.flops import training_flops
 from lamae_jax.model.masking import MaskConfig
 from lamae_jax.model.presets import ModelConfig, preset
 from lamae_jax.progress import say
+from lamae_jax.train.sharding import to_devices
 
 FS = 250
 BASE = {"batch": 16, "leads": 12, "seconds": 10, "patch": 50}
@@ -84,8 +85,10 @@ def step_costs(shapes: Sequence[dict[str, int]], rounds: int, seconds: float) ->
     """
     mesh = one_device()
     models = [model_of(shape) for shape in shapes]
-    batches = [noise_batch(model, shape["batch"], mesh) for model, shape in zip(models, shapes, strict=True)]
-    updates, states = map(list, zip(*(compiled_step(model, mesh) for model in models), strict=True))
+    batches = [
+        to_devices(noise_records(model, shape["batch"]), mesh) for model, shape in zip(models, shapes, strict=True)
+    ]
+    updates, states = map(list, zip(*(jitted_step(model) for model in models), strict=True))
     rates: list[list[float]] = [[] for _ in shapes]
     for _ in range(rounds + 1):
         for i, shape in enumerate(shapes):

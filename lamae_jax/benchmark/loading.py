@@ -14,33 +14,29 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import jax
-import numpy as np
-from jax.sharding import Mesh
-
+from lamae_jax.benchmark.step import jitted_step, loop_rate, one_device, per_second
 from lamae_jax.benchmark.stores import noise_store
 from lamae_jax.data.loader import READ_AHEAD, BatchSource, train_batches
 from lamae_jax.data.splits import train_rows
 from lamae_jax.data.store import Store
-from lamae_jax.model.inputs import InputConfig
-from lamae_jax.model.masking import MaskConfig
-from lamae_jax.model.presets import ModelConfig, preset
+from lamae_jax.model.presets import ModelConfig
 from lamae_jax.progress import say
-from lamae_jax.train.optimizer import OptimizerConfig
-from lamae_jax.train.sharding import MeshConfig, make_mesh, to_devices
-from lamae_jax.train.step import Batch, StepConfig, TrainState, compile_init, compile_step
+from lamae_jax.train.sharding import to_devices
+from lamae_jax.train.step import Batch
 
 RECORDS = 4096  # 245 MB
 BATCH = 128
 
 
-def loading(workdir: Path, name: str, batch_size: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Measure the loader, and the train step of preset `name` fed by it, on a made store; print and return the figures."""
+def loading(
+    workdir: Path, name: str, model: ModelConfig, batch_size: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Measure the loader, and the train step of `model` (preset `name`) fed by it, on a made store; print, return the figures."""
     workdir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="store-", dir=workdir) as folder:
         store = noise_store(Path(folder), RECORDS)
         rates = loading_rates(store, BATCH, rounds, seconds)
-        share = stall_share(store, preset(name), batch_size, rounds, seconds)
+        share = stall_share(store, model, batch_size, rounds, seconds)
     for way, records_per_s in rates.items():
         say(f"{way:10} {records_per_s:8.0f} records/s of {store.contract.samples} samples a lead, batch {BATCH}")
     say(
@@ -58,7 +54,7 @@ def loading_rates(store: Store, batch_size: int, rounds: int, seconds: float) ->
     with train_batches(source) as batches:
         ways: dict[str, Callable[[], Any]] = {
             "host": lambda: next(batches),
-            "device": lambda: jax.block_until_ready(to_devices(next(batches), mesh)),
+            "device": lambda: to_devices(next(batches), mesh),
         }
         for _ in range(rounds + 1):
             for name, way in ways.items():
@@ -75,7 +71,7 @@ def stall_share(store: Store, model: ModelConfig, batch_size: int, rounds: int, 
     long the loader is waited for, and not what is lost by it.
     """
     mesh = one_device()
-    update, state = compiled_step(model, mesh)
+    update, state = jitted_step(model)
     source = BatchSource([store], train_rows([store]), batch_size, seed=0)
     blocked = 0.0
     with train_batches(source) as batches:
@@ -106,48 +102,3 @@ def stall_share(store: Store, model: ModelConfig, batch_size: int, rounds: int, 
         "stall_share": max(0.0, statistics.median(lost[1:])),
         "blocked_share": statistics.median(blocked_shares[1:]),
     }
-
-
-def loop_rate(
-    update: Callable[[TrainState, Batch], Any], state: TrainState, batches: Iterator[Batch], seconds: float
-) -> tuple[float, TrainState]:
-    """Updates a second in a loop like that of a training, over at least so many seconds and two updates.
-
-    As there, a step's figures are waited for when the next step has been given to the device.
-    """
-    begun, updates = time.perf_counter(), 0
-    batch, before = next(batches), None
-    while updates < 2 or time.perf_counter() - begun < seconds:
-        state, metrics = update(state, batch)
-        jax.block_until_ready(before)
-        batch, before = next(batches), metrics
-        updates += 1
-    jax.block_until_ready(state)
-    return updates / (time.perf_counter() - begun), state
-
-
-def per_second(call: Callable[[], Any], seconds: float) -> float:
-    """Calls a second, over at least so many seconds and two calls."""
-    begun, calls = time.perf_counter(), 0
-    while calls < 2 or time.perf_counter() - begun < seconds:
-        call()
-        calls += 1
-    return calls / (time.perf_counter() - begun)
-
-
-def one_device() -> Mesh:
-    """A mesh of one device: figures are for one."""
-    return make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
-
-
-def compiled_step(model: ModelConfig, mesh: Mesh) -> tuple[Callable[[TrainState, Batch], Any], TrainState]:
-    """The train step of a model, to be compiled at its first call, and its first state."""
-    config = StepConfig(model, InputConfig(), MaskConfig(), OptimizerConfig(1_000_000, 1e-4))
-    init, _, shardings = compile_init(config, mesh)
-    return compile_step(config, mesh, shardings), init()
-
-
-def noise_batch(model: ModelConfig, batch_size: int, mesh: Mesh) -> Batch:
-    """One batch of noise, counts [B, L, S], on the device."""
-    counts = np.random.default_rng(0).normal(0, 300, (batch_size, model.leads, model.samples)).astype(np.int16)
-    return to_devices({"counts": counts, "available": np.ones((batch_size, model.leads), bool)}, mesh)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 import time
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from lamae_jax.benchmark.suite import BenchmarkConfig, Case, rate
+from lamae_jax.benchmark.step import OPTIMIZER, Case, machine, noise_records, per_second
+from lamae_jax.benchmark.suite import BenchmarkConfig
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 from lamae_jax.model.inputs import InputConfig
@@ -28,7 +27,6 @@ from lamae_jax.model.lamae import init_params
 from lamae_jax.model.masking import MaskConfig
 from lamae_jax.model.presets import preset
 from lamae_jax.progress import say
-from lamae_jax.train.optimizer import OptimizerConfig
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 SIDES = ("ours", "eager", "compiled")
@@ -40,7 +38,7 @@ def compare(config: BenchmarkConfig, compile_mode: str) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     say(f"{'preset':8} {'batch':>5} {'ours':>9} {'eager':>9} {'compiled':>9}   ECG/s; ours over eager and compiled")
     for name, size in config.cases:
-        case = Case(preset(name, dtype=config.dtype), size)
+        case = Case(config.model(name), size)
         steps: dict[str, Callable[[], Any]] = {"ours": case.step}
         compile_seconds = {"ours": case.compile_seconds}
         failed = ""
@@ -53,7 +51,7 @@ def compare(config: BenchmarkConfig, compile_mode: str) -> dict[str, Any]:
         for turn in range(config.rounds):  # by turns, each in another order
             order = list(steps)
             for side in order[turn % len(order) :] + order[: turn % len(order)]:
-                rounds[side].append(size * rate(steps[side], config.seconds))
+                rounds[side].append(size * per_second(steps[side], config.seconds))
         medians = {side: statistics.median(rates) for side, rates in rounds.items()}
         ratios = {side: medians["ours"] / medians[side] for side in medians if side != "ours"}
         rows.append(
@@ -72,16 +70,8 @@ def compare(config: BenchmarkConfig, compile_mode: str) -> dict[str, Any]:
         say(f"{name:8} {size:>5} {shown}   {', '.join(f'{ratio:.2f}' for ratio in ratios.values())}")
         if failed:
             say(f"{name:8} torch.compile: {failed}")
-    machine = {
-        "device": f"1 x {jax.devices()[0].device_kind}",
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "jax": jax.__version__,
-        "torch": torch.__version__,
-        "compile_mode": compile_mode,
-        "python": platform.python_version(),
-    }
-    return {"machine": machine, "train": rows}
+    peers = {"threads": torch.get_num_threads(), "torch": torch.__version__, "compile_mode": compile_mode}
+    return {"machine": machine() | peers, "train": rows}
 
 
 def pytorch() -> tuple[Any, str]:
@@ -109,13 +99,8 @@ def peer_step(
     model = preset(name, dtype=dtype)
     peer = Peer(model)
     load(peer, jax.jit(lambda: init_params(model, jax.random.key(0)))())
-    rng = np.random.default_rng(0)
-    batch = {
-        "counts": rng.normal(0, 300, (batch_size, model.leads, model.samples)).astype(np.int16),
-        "available": np.ones((batch_size, model.leads), bool),
-    }
-    optimizer = OptimizerConfig(1_000_000, 1e-4)
-    step = make_step(peer.to(device), batch, InputConfig(), MaskConfig(), optimizer, compile_mode)
+    batch = noise_records(model, batch_size)
+    step = make_step(peer.to(device), batch, InputConfig(), MaskConfig(), OPTIMIZER, compile_mode)
     begun = time.perf_counter()
     step()
     seconds = time.perf_counter() - begun

@@ -86,15 +86,8 @@ def made_store(folder: Path, records: int, write: WriteShard) -> Store:
         fs=CONTRACT.fs,
         seconds=CONTRACT.seconds,
         band=CONTRACT.band,
-        long="crop",
         workers=1,
         max_bad_fraction=0,
-        allow_upsampling=False,
-        verify_only=False,
-        shard="",
-        merge=False,
-        simulated_patients=0,
-        seed=0,
     )
     source = Source("made", made_entries(records), hash_split(0, records), no_recording, list, {})
     count = -(-records // RECORDS_PER_SHARD)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lamae_jax.benchmark.collectives import KINDS, Shape, arrays_of, collectives, whole
+from lamae_jax.benchmark.step import one_device, program_memory
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_text
 from lamae_jax.model.flops import training_flops
@@ -145,11 +146,7 @@ def compile_case(case: Case, config: StepConfig) -> Compiled:
         mesh=tuple(mesh.shape.values()),
         arguments=stats.argument_size_in_bytes,
         temporaries=stats.temp_size_in_bytes,
-        memory=stats.argument_size_in_bytes
-        + stats.output_size_in_bytes
-        - stats.alias_size_in_bytes
-        + stats.temp_size_in_bytes
-        + stats.generated_code_size_in_bytes,
+        memory=program_memory(program) + stats.generated_code_size_in_bytes,
         counts={kind: sum(one.kind == kind for one in sent) for kind in KINDS},
         largest=str(largest),
         largest_bytes=largest.bytes if largest else 0,
@@ -173,7 +170,7 @@ def counted_flops(config: StepConfig, records: int = 256) -> float:
     def of_depths(encoder: int, latent: int, decoder: int) -> float:
         depths: dict[str, Any] = {"encoder_depth": encoder, "latent_depth": latent, "decoder_depth": decoder}
         short = replace(config, model=replace(config.model, remat=False, **depths))
-        mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+        mesh = one_device()
         _, abstract, shardings = compile_init(short, mesh)
         cost: Any = compile_step(short, mesh, shardings).lower(abstract, abstract_batch(short, records)).cost_analysis()
         return cost["flops"] / records

@@ -40,18 +40,17 @@ class PrepareConfig:
     fs: int  # Hz
     seconds: float
     band: str  # highpass_0.5 | none
-    long: str  # crop | windows: what becomes of recordings longer than `seconds`
     workers: int  # processes
     max_bad_fraction: float  # of the listed records that have a file
-    allow_upsampling: bool
-    verify_only: bool
-    shard: str  # "" or "i/n": make only the shards k with k % n == i, for job arrays
-    merge: bool  # make the tables of shards that jobs have made
-    simulated_patients: int
-    seed: int  # of the simulation
-    name: str = (
-        ""  # what the source is called, where patients and records of several stores are told apart; empty: its kind
-    )
+    long: str = "crop"  # crop | windows: what becomes of recordings longer than `seconds`
+    allow_upsampling: bool = False
+    verify_only: bool = False
+    shard: str = ""  # or "i/n": make only the shards k with k % n == i, for job arrays
+    merge: bool = False  # make the tables of shards that jobs have made
+    simulated_patients: int = 0
+    seed: int = 0  # of the simulation
+    # What the source is called, where patients and records of several stores are told apart; empty: its kind.
+    name: str = ""
 
     def __post_init__(self) -> None:
         if not self.store:

@@ -115,7 +115,7 @@ def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
     watch = Watch(workdir / "processes", job, jax.process_index(), jax.process_count())
     with stop_requests() as stop, watch:
         data = together(lambda: open_data(config, workdir))
-        check_alike({f"the store {store.name} (sha256)": store.hash for store in data.stores})
+        check_alike(lambda: {f"the store {store.name} (sha256)": store.hash for store in data.stores})
         init, abstract, shardings = compile_init(config.step, mesh)
         evaluation = Evaluation(config.step, config.contract.leads, data, mesh, shardings.params)
         run = Run(

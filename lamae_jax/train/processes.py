@@ -37,9 +37,9 @@ def start_processes(named: bool) -> int:
         jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], int(count), int(index))
     elif on_a_cluster():
         jax.distributed.initialize()
+        check_named(named, jax.process_count())
     else:
         return 0
-    check_named(named, jax.process_count())
     if jax.process_index():
         hush()
     return jax.process_index()
@@ -73,6 +73,7 @@ def gather(text: str) -> list[str]:
         return [text]
     raw = np.frombuffer(text.encode(), np.uint8)
     sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(raw))))
+    # One more than the longest, so that no array is empty.
     rows = multihost_utils.process_allgather(np.pad(raw, (0, int(sizes.max()) - len(raw) + 1)))
     return [np.asarray(row[:size], np.uint8).tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
@@ -94,9 +95,14 @@ def together(work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]  # no problem: work returned it
 
 
-def check_alike(facts: dict[str, Any]) -> None:
-    """Raise UserError, the same in all processes, where one's `facts` differ from the first's: field and both values."""
-    first, *others = (json.loads(text) for text in gather(json.dumps(facts)))
+def check_alike(facts: Callable[[], dict[str, Any]]) -> None:
+    """Raise UserError, the same in all processes, where one's `facts` differ from the first's: field and both values.
+
+    A single process does not collect any.
+    """
+    if jax.process_count() == 1:
+        return
+    first, *others = (json.loads(text) for text in gather(json.dumps(facts())))
     for index, theirs in enumerate(others, 1):
         for name in first:
             value = theirs[name] if name in theirs else "nothing"

@@ -64,13 +64,8 @@ def simulated(config: PretrainConfig, workdir: Path) -> list[Store]:
             fs=config.contract.fs,
             seconds=max(10.0, config.contract.seconds),  # as long as they are simulated: crops vary
             band=config.contract.band,
-            long="crop",
             workers=2,
             max_bad_fraction=0.02,
-            allow_upsampling=False,
-            verify_only=False,
-            shard="",
-            merge=False,
             simulated_patients=config.simulated_patients,
             seed=config.step.seed,
         ),

@@ -84,15 +84,13 @@ def validation_inputs(config: StepConfig, batch: Batch, numbers: jax.Array) -> t
     return x, scale, draw_masks_by_record(key, numbers, available, model.patches, config.masks)
 
 
-def compile_validation(
-    config: StepConfig, leads: tuple[str, ...], shardings: Any, batch_sharding: Any, replicated: Any
-) -> jax.stages.Wrapped:
+def compile_validation(config: StepConfig, leads: tuple[str, ...], mesh: Mesh, shardings: Any) -> jax.stages.Wrapped:
     """A jitted `(params, batch, index) -> sums` over batch number `index`; `batch["weight"]` is 0 for padding."""
 
     def sums(params: Params, batch: Batch, index: jax.Array) -> dict[str, jax.Array]:
         records = batch["weight"].shape[0]
         x, scale, masks = validation_inputs(config, batch, index * records + jnp.arange(records))
-        predicted = reconstruct(config.model, params, x, masks, batch["available"], by_records(batch_sharding.mesh))
+        predicted = reconstruct(config.model, params, x, masks, batch["available"], by_records(mesh))
         wanted = patches_of(x, config.model.patch)
         predicted = undo_targets(predicted, wanted, config.target)
         # Leads that are not there show nothing, also to the yardsticks.
@@ -105,7 +103,9 @@ def compile_validation(
             "patches": counted.sum()
         }
 
-    return jax.jit(sums, in_shardings=(shardings, batch_sharding, replicated), out_shardings=replicated)
+    return jax.jit(
+        sums, in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)), out_shardings=replicated(mesh)
+    )
 
 
 def validate(
@@ -128,7 +128,7 @@ class Evaluation:
         self.data, self.mesh = data, mesh
         divisor = batch_divisor(mesh)
         self.batch = -(-BATCH // divisor) * divisor
-        self.jitted = compile_validation(config, leads, shardings, batch_sharding(mesh), replicated(mesh))
+        self.jitted = compile_validation(config, leads, mesh, shardings)
         self.run: Callable[..., dict[str, jax.Array]] = self.jitted
 
     def compile(self, state: TrainState) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lamae_jax.errors import Lost
+from lamae_jax.files import write_json
 
 BEAT = 5.0  # s between two signs of life
 DEAD = 60.0  # s without any: the process is gone
@@ -58,7 +59,6 @@ class Watch:
 
     def __enter__(self) -> Watch:
         if self.count > 1:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._write()
             self.thread.start()
         return self
@@ -67,10 +67,13 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ended.set()
-        if self.count > 1:
-            self.thread.join()
+        if self.count == 1:
+            return
+        self.thread.join()
+        # A process that leaves alone, with an error, is to be found dead by those that still wait for it.
+        if error is None:
             self.at(ENDED)
-            self._write()  # and not removed: another may still be about to see that this one has met it
+        self._write()  # and not removed: another may still be about to see that this one has met it
 
     def at(self, doing: str) -> None:
         """This process has gone on, and does this now."""
@@ -96,9 +99,8 @@ class Watch:
 
     def _write(self) -> None:
         with self.writing:
-            part = self._path(self.index).with_suffix(".part")
-            part.write_text(json.dumps(asdict(Sign(self.job, self.beats, self.gone_on, self.met, self.doing))))
-            part.replace(self._path(self.index))
+            sign = Sign(self.job, self.beats, self.gone_on, self.met, self.doing)
+            write_json(self._path(self.index), asdict(sign))
 
     def _read(self, index: int) -> Sign | None:
         """Another's sign, None before it has begun."""

@@ -27,6 +27,8 @@ with Watch(folder, job, index, 2, dead=4.0, hung=8.0, beat=0.1) as watch:
     watch.at("computing step 2")
     if end == "die":
         import os; time.sleep(0.5); os._exit(9)
+    if end == "fail":
+        raise OSError("no space left")
     if end == "wait":
         time.sleep(60)
 """
@@ -39,7 +41,11 @@ def process(folder: Path, index: int, end: str, job: str = "today") -> subproces
 
 @pytest.mark.parametrize(
     "end, problem",
-    [("die", "process 1 of 2 died while computing step 2"), ("hang", "process 1 of 2 hangs while computing step 1")],
+    [
+        ("die", "process 1 of 2 died while computing step 2"),
+        ("fail", "process 1 of 2 died while computing step 2"),
+        ("hang", "process 1 of 2 hangs while computing step 1"),
+    ],
 )
 def test_a_process_that_dies_or_hangs_ends_the_job_and_is_named(tmp_path: Path, end: str, problem: str) -> None:
     waiting, other = process(tmp_path, 0, "wait"), process(tmp_path, 1, end)
