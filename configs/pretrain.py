@@ -58,6 +58,15 @@ def get_config(variant: str = "") -> ConfigDict:
     c.signal.band = "highpass_0.5"  # must be the store's: highpass_0.5 or none
     c.signal.normalisation = "record"  # record, lead or fixed: model/inputs.py
 
+    # lamae; independent: its latent attention's blocks go to the encoder instead, and leads never meet; mmvm: independent, and
+    # an alignment loss pulls leads together.
+    c.system = "lamae"
+    c.align = ConfigDict()  # for mmvm
+    c.align.form = (
+        "pairwise"  # pairwise (1 - cos between tokens of one time) or mixture (KL to the mixture of all leads)
+    )
+    c.align.beta = 0.1  # its final weight; rises on a sigmoid after the warm-up
+
     # Model: sizes from the preset's row in model/presets.py
     c.model = ConfigDict(preset.sizes())
     c.model.patch = 20 if hz100 else 50  # samples: 200 ms

@@ -166,11 +166,17 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
         if value is None and not (plain["task"] == "pretrain" and field in FILLED_IN):
             raise UserError(f"{field}=: must not be empty")
     if plain["task"] == "pretrain":
-        from lamae_jax.model.presets import PRESETS
+        from lamae_jax.model.presets import PRESETS, SYSTEMS, independent
 
         if plain["learning_rate"] is None:
             preset = PRESETS[plain["variant"].split(",")[0]]
             plain["learning_rate"] = preset.learning_rate(plain["batch_size"])
+        if plain["system"] not in SYSTEMS:
+            raise UserError(f"system={plain['system']}: must be one of {', '.join(SYSTEMS)}")
+        if plain["system"] != "lamae":
+            model = plain["model"]
+            model |= independent(model["encoder_depth"], model["latent_depth"])
+            plain["mask"]["alpha_LA"] = 0.0
         if plain["signal"]["seconds"] is None:
             plain["signal"]["seconds"] = 10.0 if plain["data"]["store"] else 4.0
         if plain["eval_every"] is None:
@@ -288,6 +294,7 @@ def pretrain_config(c: dict[str, Any]) -> PretrainConfig:
     from lamae_jax.model.masking import MaskConfig
     from lamae_jax.model.presets import ModelConfig
     from lamae_jax.signal.contract import SignalContract
+    from lamae_jax.train.alignment import AlignConfig
     from lamae_jax.train.optimizer import OptimizerConfig
     from lamae_jax.train.pretrain import PretrainConfig
     from lamae_jax.train.sharding import MeshConfig
@@ -296,7 +303,14 @@ def pretrain_config(c: dict[str, Any]) -> PretrainConfig:
     signal = dict(c["signal"])
     inputs = InputConfig(normalisation=signal.pop("normalisation"))
     contract = SignalContract(**signal)
-    model = ModelConfig(leads=len(contract.leads), samples=contract.samples, dtype=c["dtype"], **c["model"])
+    align, mmvm = AlignConfig(**c["align"]), c["system"] == "mmvm"
+    model = ModelConfig(
+        leads=len(contract.leads),
+        samples=contract.samples,
+        posterior=mmvm and align.form == "mixture",
+        dtype=c["dtype"],
+        **c["model"],
+    )
     optimizer = OptimizerConfig(steps=c["steps"], learning_rate=c["learning_rate"], **c["optimizer"])
     step = StepConfig(
         model=model,
@@ -308,6 +322,7 @@ def pretrain_config(c: dict[str, Any]) -> PretrainConfig:
         accumulate=c["accumulate"],
         ema=c["ema"],
         decode_leads=c["decode_leads"],
+        align=align if mmvm else None,
     )
     return PretrainConfig(
         step=step,

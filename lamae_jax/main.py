@@ -64,7 +64,8 @@ def run(arguments: list[str]) -> None:
         # orbax and its event loop log, with tracebacks, what is then raised; the raised error becomes one line.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        process = start_processes(named=command.workdir is not None)
+        microbatch = command.config["batch_size"] // max(1, command.config["accumulate"])
+        process = start_processes(named=command.workdir is not None, batch_size=microbatch)
         pretraining = together(lambda: config.pretrain_config(command.config))
         with contextlib.ExitStack() as stack:
             workdir = together(lambda: stack.enter_context(config.claimed(command, process)))

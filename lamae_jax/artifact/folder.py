@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jax
@@ -31,6 +33,7 @@ from lamae_jax.signal.contract import SignalContract
 
 FORMAT = 1
 CONFIG, PARAMS, RECORDS = "config.json", "params.safetensors", "pretraining_records.npy"
+LATER = {"posterior": False}  # fields of the model that the first folders do not have, and what that means
 FIELDS = (
     "format",
     "model",
@@ -121,7 +124,7 @@ def load_model(folder: Path | str) -> Model:
     """Read a model folder. Raises UserError, one line, for anything that is not exactly as `save_model` wrote it."""
     folder = Path(folder)
     config = _read_config(folder)
-    model = from_fields(ModelConfig, config["model"], f"{folder / CONFIG}: model")
+    model = from_fields(ModelConfig, config["model"], f"{folder / CONFIG}: model", LATER)
     inputs = from_fields(InputConfig, config["inputs"], f"{folder / CONFIG}: inputs")
     contract = SignalContract.from_dict(config["contract"])
     if (model.leads, model.samples) != (len(contract.leads), contract.samples):
@@ -168,10 +171,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def from_fields(kind: type[C], values: object, where: str) -> C:
-    """A dataclass from a JSON object that has exactly its fields; UserError names what is missing, unknown or mistyped."""
+def from_fields(kind: type[C], values: object, where: str, later: Mapping[str, Any] = MappingProxyType({})) -> C:
+    """A dataclass from a JSON object that has exactly its fields; UserError names what is missing, unknown or mistyped.
+
+    `later` says what it means where a field is missing that older files do not have.
+    """
     if not isinstance(values, dict):
         raise UserError(f"{where}: must be an object, not {values!r}")
+    values = dict(later) | values
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     _same_names(where, set(values), set(fields))
     for name, value in values.items():

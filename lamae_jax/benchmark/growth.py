@@ -88,7 +88,7 @@ def step_costs(shapes: Sequence[dict[str, int]], rounds: int, seconds: float) ->
     batches = [
         to_devices(noise_records(model, shape["batch"]), mesh) for model, shape in zip(models, shapes, strict=True)
     ]
-    updates, states = map(list, zip(*(jitted_step(model) for model in models), strict=True))
+    updates, states = map(list, zip(*(jitted_step(model, mesh) for model in models), strict=True))
     rates: list[list[float]] = [[] for _ in shapes]
     for _ in range(rounds + 1):
         for i, shape in enumerate(shapes):

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lamae_jax.benchmark.step import jitted_step, loop_rate, one_device, per_second
+from lamae_jax.benchmark.step import jitted_step, loop_rate, measured, one_device, per_second
 from lamae_jax.benchmark.stores import noise_store
 from lamae_jax.data.loader import READ_AHEAD, BatchSource, train_batches
 from lamae_jax.data.splits import train_rows
@@ -70,8 +70,8 @@ def stall_share(store: Store, model: ModelConfig, batch_size: int, rounds: int, 
     part of the fed loop's time that the host spends in next(): the device may be computing meanwhile, so that it says how
     long the loader is waited for, and not what is lost by it.
     """
-    mesh = one_device()
-    update, state = jitted_step(model)
+    mesh = measured()
+    update, state = jitted_step(model, mesh)
     source = BatchSource([store], train_rows([store]), batch_size, seed=0)
     blocked = 0.0
     with train_batches(source) as batches:

@@ -27,6 +27,7 @@ from lamae_jax.model.lamae import init_params
 from lamae_jax.model.masking import MaskConfig
 from lamae_jax.model.presets import preset
 from lamae_jax.progress import say
+from lamae_jax.train.processes import use_cores
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 SIDES = ("ours", "eager", "compiled")
@@ -132,6 +133,7 @@ def main(arguments: list[str]) -> int:
             source="",
             profile=False,
         )
+        use_cores(config.common_batch)
         result = compare(config, asked.compile_mode)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

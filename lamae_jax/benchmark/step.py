@@ -1,4 +1,4 @@
-"""The train step on one device, ready to be measured, and how rates are taken."""
+"""The train step on what is measured, ready to run, and how rates are taken."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READOUTS = ("la_cls", "la_mean", "encoder_mean", "encoder_concat")
 def machine() -> dict[str, str]:
     """What a result says of where it was measured."""
     return {
-        "device": f"1 x {jax.devices()[0].device_kind}",
+        "device": f"{measured().size} x {jax.devices()[0].device_kind}",
         "processor": platform.processor() or platform.machine(),
         "jax": jax.__version__,
         "python": platform.python_version(),
@@ -38,13 +38,17 @@ def machine() -> dict[str, str]:
 
 
 def one_device() -> Mesh:
-    """A mesh of one device: figures are for one."""
+    """A mesh of one device."""
     return make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
 
 
-def jitted_step(model: ModelConfig) -> tuple[jax.stages.Wrapped, TrainState]:
-    """The train step of a model on one device, to be compiled at its first call, and its first state."""
-    mesh = one_device()
+def measured() -> Mesh:
+    """What figures are for: all cores of a CPU, or one accelerator."""
+    return make_mesh(MeshConfig()) if jax.default_backend() == "cpu" else one_device()
+
+
+def jitted_step(model: ModelConfig, mesh: Mesh) -> tuple[jax.stages.Wrapped, TrainState]:
+    """The train step of a model, to be compiled at its first call, and its first state."""
     config = StepConfig(model, InputConfig(), MaskConfig(), OPTIMIZER)
     init, _, shardings = compile_init(config, mesh)
     return compile_step(config, mesh, shardings), init()
@@ -65,18 +69,20 @@ def program_memory(program: jax.stages.Compiled) -> int:
 
 
 class Case:
-    """A model's train step on one device, compiled and warm, and its feature extraction."""
+    """A model's train step, compiled and warm, and its feature extraction."""
 
     def __init__(self, model: ModelConfig, batch_size: int):
-        self.model, self.flops = model, training_flops(model, MaskConfig())
-        self.batch: Batch = to_devices(noise_records(model, batch_size), one_device())
-        update, self.state = jitted_step(model)
+        self.model, self.flops, mesh = model, training_flops(model, MaskConfig()), measured()
+        self.batch: Batch = to_devices(noise_records(model, batch_size), mesh)
+        update, self.state = jitted_step(model, mesh)
         begun = time.perf_counter()
         compiled = update.lower(self.state, self.batch).compile()
         self.compile_seconds = time.perf_counter() - begun
         self.update: Callable[..., Any] = compiled
-        self.memory_bytes = program_memory(compiled)
-        self.params: Params = jax.tree.map(jnp.copy, self.state.params)  # the state is donated at each step
+        self.memory_bytes = program_memory(compiled) * mesh.size
+        # A copy, as the state is donated at each step; features are computed on one device.
+        self.params: Params = jax.device_get(self.state.params)
+        self.records: Batch = jax.device_get(self.batch)
         self.train(0.0)
 
     def step(self) -> Any:
@@ -91,7 +97,7 @@ class Case:
 
     def extract(self) -> Any:
         """All readouts of the batch."""
-        counts, available = self.batch["counts"], self.batch["available"]
+        counts, available = self.records["counts"], self.records["available"]
         return batch_features(self.params, counts, available, config=self.model, inputs=InputConfig(), names=READOUTS)
 
 

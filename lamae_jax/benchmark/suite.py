@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 from lamae_jax.model.presets import PRESETS, ModelConfig, preset
 from lamae_jax.progress import say
+from lamae_jax.train.processes import use_cores
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class BenchmarkConfig:
         """Preset and batch size of each row."""
         return list(zip(self.presets.split(","), map(int, self.batch_sizes.split(",")), strict=True))
 
+    @property
+    def common_batch(self) -> int:
+        """The largest number that divides all batches: among so many devices they can be split."""
+        return math.gcd(*(size for _, size in self.cases))
+
     def model(self, name: str) -> ModelConfig:
         """A preset as it is measured."""
         return preset(name, dtype=self.dtype, remat=self.remat)
@@ -56,6 +63,7 @@ class BenchmarkConfig:
 
 def benchmark(config: BenchmarkConfig, workdir: Path) -> dict[str, Any]:
     """Measure all, write benchmark.json and print tables; returns what the file holds."""
+    use_cores(config.common_batch)
     rows, features = training(config, workdir)
     name, size = config.cases[0]
     result: dict[str, Any] = {

@@ -37,6 +37,18 @@ class Tokens:
     la: jax.Array | None  # [B, L, T, D]
 
 
+@struct.dataclass
+class Seen:
+    """E's tokens of the visible patches, each at its place, zero elsewhere; all `[B, L, T, D]`.
+
+    With a posterior `mean` and `log_variance` say what E knows and `sample` is what D read; without, both are the token itself.
+    """
+
+    mean: jax.Array
+    log_variance: jax.Array | None
+    sample: jax.Array
+
+
 def patches_of(x: jax.Array, patch: int) -> jax.Array:
     """`x [B, L, S]` -> `[B, L, T, P]`."""
     return x.reshape(*x.shape[:-1], x.shape[-1] // patch, patch)
@@ -137,6 +149,8 @@ class LAMAE(nn.Module):
         self.encoder = _over_leads(LeadEncoder, (1, 1, 1))(config, self.place)
         if config.latent_depth:
             self.latent_attention = LatentAttention(config, self.place)
+        if config.posterior:
+            self.posterior = nn.Dense(2 * config.width, dtype=jnp.dtype(config.dtype))
         self.to_decoder = nn.Dense(
             config.decoder_width, dtype=jnp.dtype(config.dtype), kernel_init=nn.initializers.xavier_uniform()
         )
@@ -151,41 +165,58 @@ class LAMAE(nn.Module):
         `x [B, L, S]` in the model's units, `masks` as drawn by draw_masks, `available [B, L]`; `lead_ids [L]` says which
         lead each row is. With `decoded [B, n]` only those rows are predicted, `[B, n, T, P]`.
         """
-        records, leads, _ = x.shape
         lead_cls, seen = self._encode(x, masks, lead_ids)  # [B, L, D], [B, (L-n)K, D]
-        place = _places(masks, self.config.patches)  # [B, (L-n)K] into L*T
-        cls, lead_cls, tokens, place = self._mix(lead_cls, seen, place, masks.kept, available)
+        return self._decode(lead_cls, self._mean(seen), masks, available, lead_ids, decoded)
 
-        # What D reads crosses to its width first, so that the mask token and the selection live in the narrower one.
-        summary = lead_cls[:, :, None]  # [B, L, 1, D]
-        if cls is not None:
-            shared = jnp.broadcast_to(cls[:, None, None], (records, leads, 1, cls.shape[-1]))
-            summary = jnp.concatenate([shared, summary], axis=2)
-        tokens = self.to_decoder(tokens)
-        source = inverse_of(place, leads * self.config.patches)  # [B, L*T]: which token stands there
-        missing = (source == tokens.shape[1])[..., None]
-        canvas = select_rows(tokens, source, place)
-        canvas = jnp.where(missing, self.mask_token.astype(tokens.dtype)[None, None], canvas)
-        canvas = canvas.reshape(records, leads, self.config.patches, -1)
-        lead_ids = jnp.broadcast_to(lead_ids, (records, leads))
-        if decoded is not None:
-            summary, canvas = (
-                jnp.take_along_axis(part, decoded[..., None, None], axis=1) for part in (summary, canvas)
-            )
-            lead_ids = jnp.take_along_axis(lead_ids, decoded, axis=1)
-        return self.decoder(self.to_decoder(summary), canvas, lead_ids)
+    def reconstruct_and_seen(
+        self,
+        x: jax.Array,
+        masks: Masks,
+        available: jax.Array,
+        lead_ids: jax.Array,
+        decoded: jax.Array | None,
+        noise: jax.Array | None,
+    ) -> tuple[jax.Array, Seen]:
+        """`reconstruct`, and what an alignment of the leads compares: E's tokens, each at its lead and time.
+
+        With `config.posterior` D reads a sample of the posterior, made with standard normal `noise [B, (L-n)K, D]`.
+        """
+        records, leads, _ = x.shape
+        lead_cls, seen = self._encode(x, masks, lead_ids)
+        mean, log_variance, sample = seen, None, seen
+        if noise is not None:
+            mean, log_variance = self._posterior(seen)
+            sample = mean + jnp.exp(0.5 * log_variance) * noise.astype(mean.dtype)
+        place = _places(masks, self.config.patches)
+        source = inverse_of(place, leads * self.config.patches)
+
+        def at_its_place(tokens: jax.Array) -> jax.Array:
+            return select_rows(tokens, source, place).reshape(records, leads, self.config.patches, -1)
+
+        spread = None if log_variance is None else at_its_place(log_variance)
+        placed = Seen(at_its_place(mean), spread, at_its_place(sample))
+        return self._decode(lead_cls, sample, masks, available, lead_ids, decoded), placed
 
     def tokens(self, x: jax.Array, available: jax.Array, lead_ids: jax.Array) -> Tokens:
         """Encode with nothing hidden: what readouts are made of. Arguments as in `reconstruct`."""
         records, leads, _ = x.shape
         masks = nothing_hidden(records, leads, self.config.patches)
         lead_cls, seen = self._encode(x, masks, lead_ids)
+        seen = self._mean(seen)
         encoder = seen.reshape(records, leads, self.config.patches, -1)
         if not self.config.latent_depth:
             return Tokens(lead_cls, encoder, None, None, None)
         place = _places(masks, self.config.patches)
         cls, la_leads, la = self._latent(lead_cls, seen, place, available)
         return Tokens(lead_cls, encoder, cls, la_leads, la.reshape(encoder.shape))
+
+    def _posterior(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and log-variance of a Gaussian for each of E's tokens."""
+        mean, log_variance = jnp.split(self.posterior(tokens), 2, axis=-1)
+        return mean, jnp.clip(log_variance, -10.0, 2.0)  # a variance of 0 or of millions ends a training
+
+    def _mean(self, tokens: jax.Array) -> jax.Array:
+        return self._posterior(tokens)[0] if self.config.posterior else tokens
 
     def _encode(self, x: jax.Array, masks: Masks, lead_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
         """E_phi over the visible patches: every lead's CLS `[B, L, D]` and the shown leads' tokens `[B, (L-n)K, D]`."""
@@ -209,6 +240,39 @@ class LAMAE(nn.Module):
         both = jnp.concatenate([lead_cls, alone[:, :, 0]], axis=1)
         order = jnp.concatenate([masks.leads, hidden], axis=1)
         return select_rows(both, inverse_of(order, leads), order), tokens
+
+    def _decode(
+        self,
+        lead_cls: jax.Array,
+        seen: jax.Array,
+        masks: Masks,
+        available: jax.Array,
+        lead_ids: jax.Array,
+        decoded: jax.Array | None,
+    ) -> jax.Array:
+        """From what E gave to every patch of every lead, or of the leads `decoded`."""
+        records, leads, _ = lead_cls.shape
+        place = _places(masks, self.config.patches)  # [B, (L-n)K] into L*T
+        cls, lead_cls, tokens, place = self._mix(lead_cls, seen, place, masks.kept, available)
+
+        # What D reads crosses to its width first, so that the mask token and the selection live in the narrower one.
+        summary = lead_cls[:, :, None]  # [B, L, 1, D]
+        if cls is not None:
+            shared = jnp.broadcast_to(cls[:, None, None], (records, leads, 1, cls.shape[-1]))
+            summary = jnp.concatenate([shared, summary], axis=2)
+        tokens = self.to_decoder(tokens)
+        source = inverse_of(place, leads * self.config.patches)  # [B, L*T]: which token stands there
+        missing = (source == tokens.shape[1])[..., None]
+        canvas = select_rows(tokens, source, place)
+        canvas = jnp.where(missing, self.mask_token.astype(tokens.dtype)[None, None], canvas)
+        canvas = canvas.reshape(records, leads, self.config.patches, -1)
+        lead_ids = jnp.broadcast_to(lead_ids, (records, leads))
+        if decoded is not None:
+            summary, canvas = (
+                jnp.take_along_axis(part, decoded[..., None, None], axis=1) for part in (summary, canvas)
+            )
+            lead_ids = jnp.take_along_axis(lead_ids, decoded, axis=1)
+        return self.decoder(self.to_decoder(summary), canvas, lead_ids)
 
     def _mix(
         self, lead_cls: jax.Array, seen: jax.Array, place: jax.Array, kept: jax.Array, available: jax.Array
@@ -265,6 +329,24 @@ def reconstruct(
     """
     lead_ids = jnp.arange(config.leads)
     out = LAMAE(config, place).apply({"params": params}, x, masks, available, lead_ids, decoded, method="reconstruct")
+    return out  # type: ignore[return-value]
+
+
+def reconstruct_and_seen(
+    config: ModelConfig,
+    params: Params,
+    x: jax.Array,
+    masks: Masks,
+    available: jax.Array,
+    place: Placement | None = None,
+    decoded: jax.Array | None = None,
+    noise: jax.Array | None = None,
+) -> tuple[jax.Array, Seen]:
+    """`LAMAE.reconstruct_and_seen` as a function of params."""
+    lead_ids = jnp.arange(config.leads)
+    out = LAMAE(config, place).apply(
+        {"params": params}, x, masks, available, lead_ids, decoded, noise, method="reconstruct_and_seen"
+    )
     return out  # type: ignore[return-value]
 
 

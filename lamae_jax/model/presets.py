@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lamae_jax.errors import UserError
 
 DECODER_READS = ("tokens_and_cls", "tokens", "cls_only")
+SYSTEMS = ("lamae", "independent", "mmvm")
 POSITIONS = ("both", "sincos", "rotary")
 READOUTS = ("la_cls", "la_mean", "encoder_mean", "encoder_concat")
 
@@ -19,6 +20,7 @@ class ModelConfig:
     `leads` L, `samples` S a lead, `patch` P samples; T = S / P patches a lead; `width` D.
     `encoder_depth`, `latent_depth`, `decoder_depth` count transformer blocks; a latent depth of 0 means independent leads.
     `decoder_reads` and `positions` are the forms of the method that docs/method.md describes.
+    `posterior` makes each of the encoder's tokens a Gaussian, of which the mean is read out: what MMVM's mixture form aligns.
     `remat` recomputes each block in the backward pass: less memory for about a third more time.
     `dtype` is what blocks compute in; parameters, LayerNorm, softmax and the loss stay float32.
     """
@@ -36,6 +38,7 @@ class ModelConfig:
     decoder_reads: str = "tokens_and_cls"
     positions: str = "both"
     qk_norm: bool = False
+    posterior: bool = False
     remat: bool = False
     dtype: str = "float32"
 
@@ -94,6 +97,14 @@ class ModelConfig:
             raise UserError(
                 "readout=la_cls: the CLS token never learned (decoder_reads=tokens, latent_depth=1); use la_mean"
             )
+
+
+def independent(encoder_depth: int, latent_depth: int) -> dict[str, int]:
+    """Depths of the model without latent attention that has as many parameters as one with it.
+
+    Latent attention's blocks are as wide as the encoder's and go there; its CLS token and final LayerNorm, 3 D parameters, go.
+    """
+    return {"encoder_depth": encoder_depth + latent_depth, "latent_depth": 0}
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from lamae_jax.progress import hush
 T = TypeVar("T")
 
 
-def start_processes(named: bool) -> int:
+def start_processes(named: bool, batch_size: int = 1) -> int:
     """Join the other processes of a job, where there are any; with several, the workdir must have been `named`.
 
+    A process alone on a CPU takes its cores for devices, among which a batch of `batch_size` is split (`use_cores`).
     Returns this process's number, 0 for the first or only one. On Cloud TPU, under SLURM and in an indexed Kubernetes job the
     runtime finds the others; elsewhere JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID say who
     they are. Raises UserError. To be called before anything is computed.
@@ -39,10 +40,26 @@ def start_processes(named: bool) -> int:
         jax.distributed.initialize()
         check_named(named, jax.process_count())
     else:
+        use_cores(batch_size)
         return 0
     if jax.process_index():
         hush()
     return jax.process_index()
+
+
+def use_cores(records: int) -> None:
+    """Where a CPU computes, make a device of each core: as many as divide `records` and leave each of them at least four.
+
+    One program a core, each of one thread, waits for the others once a step; one program of many threads within every
+    operation. Measured in docs/speed.md. Left alone where XLA_FLAGS or JAX_NUM_CPU_DEVICES ask for a number of devices, or
+    where JAX has begun to compute.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices = max(n for n in range(1, cores + 1) if n == 1 or (records % n == 0 and records // n >= 4))
+    with contextlib.suppress(RuntimeError):  # JAX has begun
+        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def check_named(named: bool, processes: int) -> None:

@@ -31,6 +31,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"mlp_out/kernel$", P(None, None, "fsdp")),
     (r"patch_embedding/kernel$", P(None, "fsdp")),
     (r"to_decoder/kernel$", P("fsdp", None)),
+    (r"posterior/kernel$", P("fsdp", None)),
     (r"head/kernel$", P("fsdp", None)),
     (r"(bias|scale|cls|lead_embedding|mask_token)$", P()),
     (r"(^|/)(step|count|ns_coeffs)$", P()),

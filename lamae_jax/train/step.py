@@ -15,13 +15,14 @@ from jax.sharding import Mesh
 
 from lamae_jax.errors import UserError
 from lamae_jax.model.inputs import InputConfig, crop, model_input, random_start
-from lamae_jax.model.lamae import Params, init_params, patches_of, reconstruct
+from lamae_jax.model.lamae import Params, init_params, patches_of, reconstruct, reconstruct_and_seen
 from lamae_jax.model.layers import Placement
 from lamae_jax.model.losses import TARGETS, counted_patches, squared_error, targets
 from lamae_jax.model.masking import MaskConfig, Masks, draw_leads, draw_masks, hidden_patches
 from lamae_jax.model.presets import ModelConfig
+from lamae_jax.train.alignment import AlignConfig, alignment, alignment_count, beta_at
 from lamae_jax.train.optimizer import OptimizerConfig, make_optimizer, schedule
-from lamae_jax.train.sharding import batch_sharding, by_records, replicated, state_shardings
+from lamae_jax.train.sharding import batch_divisor, batch_sharding, by_records, replicated, state_shardings
 
 Batch = dict[str, jax.Array]
 
@@ -32,7 +33,7 @@ class StepConfig:
 
     `accumulate`: microbatches a step, 0 = as many as are quickest here (see `microbatches`). `ema`: the decay of the averaged
     parameters, 0 = none. `decode_leads`: how many leads of a record, drawn at each step, are decoded; 0 = all. The loss is
-    then an unbiased estimate, at a lower cost.
+    then an unbiased estimate, at a lower cost. `align`: MMVM's alignment of independent leads, None = none.
     """
 
     model: ModelConfig
@@ -44,6 +45,7 @@ class StepConfig:
     accumulate: int = 0
     ema: float = 0.0
     decode_leads: int = 0
+    align: AlignConfig | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -61,6 +63,9 @@ class StepConfig:
             raise UserError(
                 f"mask.alpha_LA={self.masks.alpha_LA:g}: must be 0 with model.latent_depth=0, where nothing mixes the leads"
             )
+        mixture = self.align is not None and self.align.form == "mixture"
+        if mixture != self.model.posterior:
+            raise UserError(f"model.posterior={self.model.posterior}: goes with align.form=mixture, and only with it")
 
 
 @struct.dataclass
@@ -105,25 +110,41 @@ def train_step(
     if config.decode_leads:
         decoded = draw_leads(jax.random.fold_in(key, 1), len(x), config.model.leads, config.decode_leads)
         counted = jnp.take_along_axis(counted, decoded[..., None], axis=1) * (config.model.leads / config.decode_leads)
+    shown = noise = None
+    if config.align:
+        hidden = hidden_patches(masks, config.model.leads, config.model.patches)
+        shown = ~hidden & batch["available"][..., None]
+        beta = beta_at(config.align, state.step, config.optimizer.steps, config.optimizer.warmup)
+        shown_total = alignment_count(config.align.form, shown)
+        if config.model.posterior:
+            tokens = masks.visible.shape[1] * masks.visible.shape[2]
+            noise = jax.random.normal(jax.random.fold_in(key, 2), (len(x), tokens, config.model.width))
 
-    def loss_of(params: Params, part: tuple[Any, ...]) -> jax.Array:
-        x, masks, available, counted, decoded = part
-        predicted = reconstruct(config.model, params, x, masks, available, place, decoded)
+    def loss_of(params: Params, part: tuple[Any, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        x, masks, available, counted, decoded, shown, noise = part
+        if config.align:
+            predicted, seen = reconstruct_and_seen(config.model, params, x, masks, available, place, decoded, noise)
+        else:
+            predicted = reconstruct(config.model, params, x, masks, available, place, decoded)
         patches = patches_of(x, config.model.patch)
         if decoded is not None:
             patches = jnp.take_along_axis(patches, decoded[..., None, None], axis=1)
-        return squared_error(predicted, targets(patches, config.target), counted) / total
+        error = squared_error(predicted, targets(patches, config.target), counted) / total
+        if not config.align:
+            return error, {"train/loss": error}
+        aligned = alignment(config.align.form, seen, shown) / shown_total
+        return error + beta * aligned, {"train/loss": error, "train/alignment": aligned}
 
-    whole = (x, masks, batch["available"], counted, decoded)
-    loss, gradient = _accumulated(jax.value_and_grad(loss_of), state.params, whole, max(1, config.accumulate))
+    whole = (x, masks, batch["available"], counted, decoded, shown, noise)
+    value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+    (_, losses), gradient = _accumulated(value_and_grad, state.params, whole, max(1, config.accumulate))
     tx = make_optimizer(config.optimizer)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
         ema = jax.tree.map(lambda old, new: config.ema * old + (1 - config.ema) * new, ema, params)
-    metrics = {
-        "train/loss": loss,
+    metrics = losses | {
         "grad_norm": optax.tree.norm(gradient),
         "learning_rate": schedule(config.optimizer)(state.step),
     }
@@ -131,35 +152,35 @@ def train_step(
 
 
 def microbatches(records: int, width: int, mesh: Mesh) -> int:
-    """Into how many parts a batch is best split on one CPU; 1 elsewhere, where a whole batch is quickest.
+    """Into how many parts a batch is best split on CPUs; 1 on accelerators, where a whole batch is quickest.
 
-    A CPU is bound by memory: what a few records need stays in its caches and in pages that it already has. Narrower models
-    have less work for each call, so they get more records a part. Measured in docs/speed.md.
+    A CPU is bound by memory: what a few records need stays in its caches and in pages that it already has. Where one device
+    has all cores, narrow models have too little work for each call and get more records a part. Measured in docs/speed.md.
     """
-    if mesh.size > 1 or mesh.devices.flat[0].platform != "cpu":
+    if mesh.devices.flat[0].platform != "cpu":
         return 1
-    most = 8 if width <= 64 else 4
-    part = next(size for size in range(min(most, records), 0, -1) if records % size == 0)
-    return records // part if 2 * part >= most else 1  # a batch of 13, say, has no good parts
+    most = 8 if width <= 64 and mesh.size == 1 else 4
+    mine = max(1, records // batch_divisor(mesh))  # of each device
+    part = next(size for size in range(min(most, mine), 0, -1) if mine % size == 0)
+    return mine // part if 2 * part >= most else 1  # a batch of 13, say, has no good parts
 
 
-def _accumulated(
-    value_and_grad: Callable[..., Any], params: Params, whole: Any, parts: int
-) -> tuple[jax.Array, Params]:
-    """Loss and gradient summed over microbatches. Masks are drawn before, so the number of parts changes nothing else."""
+def _accumulated(value_and_grad: Callable[..., Any], params: Params, whole: Any, parts: int) -> Any:
+    """Losses and gradient summed over microbatches. Masks are drawn before, so the number of parts changes nothing else."""
     if parts == 1:
         return value_and_grad(params, whole)
 
-    def split(
-        rows: jax.Array,
-    ) -> jax.Array:  # [B, ...] -> [parts, B/parts, ...]; strided, so each device keeps its rows
+    def split(rows: jax.Array) -> jax.Array:
+        # [B, ...] -> [parts, B/parts, ...]; strided, so each device keeps its rows
         return jnp.swapaxes(rows.reshape(rows.shape[0] // parts, parts, *rows.shape[1:]), 0, 1)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, value_and_grad(params, part)), None
 
-    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    return jax.lax.scan(add, zero, jax.tree.map(split, whole))[0]
+    pieces = jax.tree.map(split, whole)
+    shapes = jax.eval_shape(value_and_grad, params, jax.tree.map(lambda rows: rows[0], pieces))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, zero, pieces)[0]
 
 
 def compile_init(config: StepConfig, mesh: Mesh) -> tuple[Callable[[], TrainState], Any, Any]:

@@ -39,6 +39,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("model"))
 
 
+def test_a_folder_from_before_a_field_was_added_still_loads(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "model")
+    edit(tmp_path / "model", lambda config: config["model"].pop("posterior"))
+    assert load_model(tmp_path / "model").config == CONFIG
+
+
 def edit(folder: Path, change: Callable[[dict], object]) -> None:
     config = json.loads((folder / "config.json").read_text())
     change(config)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -267,10 +270,34 @@ def test_impossible_meshes_are_refused(sizes: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "records, width, parts", [(16, 64, 2), (16, 192, 4), (12, 64, 2), (5, 192, 1), (13, 64, 1), (2, 192, 1)]
+    "records, width, alone, among_eight",
+    [(16, 64, 2, 1), (16, 192, 4, 1), (12, 64, 2, 1), (5, 192, 1, 1), (13, 64, 1, 1), (2, 192, 1, 1), (128, 64, 16, 4)],
 )
-def test_a_batch_is_split_into_equal_parts_of_a_few_records_on_one_cpu_device_alone(
-    records: int, width: int, parts: int
+def test_a_batch_is_split_into_equal_parts_of_a_few_records_a_cpu_device(
+    records: int, width: int, alone: int, among_eight: int
 ) -> None:
-    assert microbatches(records, width, make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])) == parts
-    assert microbatches(records, width, make_mesh(MeshConfig())) == 1
+    assert microbatches(records, width, make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])) == alone
+    assert microbatches(records, width, make_mesh(MeshConfig())) == among_eight
+
+
+@pytest.mark.parametrize("cores, records, devices", [(2, 16, 2), (2, 6, 1), (64, 16, 4)])
+def test_a_process_alone_on_a_cpu_takes_its_cores_for_devices(cores: int, records: int, devices: int) -> None:
+    """In a process of its own: the number of devices can be set once."""
+    program = f"""
+import os
+os.sched_getaffinity = lambda pid: range({cores})
+from lamae_jax.train.processes import use_cores
+use_cores({records})
+import jax
+print(jax.device_count())
+use_cores(1000)  # too late, and no matter
+print(jax.device_count())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == [str(devices)] * 2
+    asked = environment | {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
+    answer = subprocess.run([sys.executable, "-c", program], env=asked, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["3", "3"]
