@@ -68,7 +68,7 @@ class LeadEncoder(nn.Module):
     place: Placement | None = None
 
     @nn.compact
-    def __call__(self, patches: jax.Array, times: jax.Array, lead_ids: jax.Array) -> jax.Array:
+    def __call__(self, patches: jax.Array, times: jax.Array, lead_ids: jax.Array, keep: jax.Array | None) -> jax.Array:
         """`patches [B, K, P]` at `times [B, K]` of leads `lead_ids [B]` -> `z_l [B, 1+K, D]`, the lead's CLS first."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         width = config.width
@@ -94,7 +94,7 @@ class LatentAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, lead_cls: jax.Array, tokens: jax.Array, times: jax.Array, shown: jax.Array
+        self, lead_cls: jax.Array, tokens: jax.Array, times: jax.Array, shown: jax.Array, keep: jax.Array | None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`lead_cls [B, L, D]`, `tokens [B, M, D]` at `times [B, M]`, `shown [B, L+M]` -> CLS `[B, D]`, and the first two."""
         config, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -105,7 +105,7 @@ class LatentAttention(nn.Module):
         if config.positions != "sincos":
             turn = rotation(jnp.pad(times, ((0, 0), (1 + leads, 0))), width // config.heads)
         shown = jnp.pad(shown, ((0, 0), (1, 0)), constant_values=True)
-        x = _transformer(config, self.place, config.latent_depth, config.heads, "transformer")(x, turn, shown)
+        x = _transformer(config, self.place, config.latent_depth, config.heads, "transformer")(x, turn, shown, keep)
         return x[:, 0], x[:, 1 : 1 + leads], x[:, 1 + leads :]
 
 
@@ -146,7 +146,7 @@ class LAMAE(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.encoder = _over_leads(LeadEncoder, (1, 1, 1))(config, self.place)
+        self.encoder = _over_leads(LeadEncoder, (1, 1, 1, None))(config, self.place)
         if config.latent_depth:
             self.latent_attention = LatentAttention(config, self.place)
         if config.posterior:
@@ -197,17 +197,21 @@ class LAMAE(nn.Module):
         placed = Seen(at_its_place(mean), spread, at_its_place(sample))
         return self._decode(lead_cls, sample, masks, available, lead_ids, decoded), placed
 
-    def tokens(self, x: jax.Array, available: jax.Array, lead_ids: jax.Array) -> Tokens:
-        """Encode with nothing hidden: what readouts are made of. Arguments as in `reconstruct`."""
+    def tokens(self, x: jax.Array, available: jax.Array, lead_ids: jax.Array, keep: jax.Array | None = None) -> Tokens:
+        """Encode with nothing hidden: what readouts are made of. Arguments as in `reconstruct`.
+
+        `keep [E + LA depth, B]` lets records skip blocks in fine-tuning (model/layers.py, Transformer).
+        """
         records, leads, _ = x.shape
         masks = nothing_hidden(records, leads, self.config.patches)
-        lead_cls, seen = self._encode(x, masks, lead_ids)
+        mine, latent = (None, None) if keep is None else jnp.split(keep, [self.config.encoder_depth])
+        lead_cls, seen = self._encode(x, masks, lead_ids, mine)
         seen = self._mean(seen)
         encoder = seen.reshape(records, leads, self.config.patches, -1)
         if not self.config.latent_depth:
             return Tokens(lead_cls, encoder, None, None, None)
         place = _places(masks, self.config.patches)
-        cls, la_leads, la = self._latent(lead_cls, seen, place, available)
+        cls, la_leads, la = self._latent(lead_cls, seen, place, available, latent)
         return Tokens(lead_cls, encoder, cls, la_leads, la.reshape(encoder.shape))
 
     def _posterior(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -218,7 +222,9 @@ class LAMAE(nn.Module):
     def _mean(self, tokens: jax.Array) -> jax.Array:
         return self._posterior(tokens)[0] if self.config.posterior else tokens
 
-    def _encode(self, x: jax.Array, masks: Masks, lead_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _encode(
+        self, x: jax.Array, masks: Masks, lead_ids: jax.Array, keep: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """E_phi over the visible patches: every lead's CLS `[B, L, D]` and the shown leads' tokens `[B, (L-n)K, D]`."""
         records, leads, _ = x.shape
         patches = patches_of(x, self.config.patch)
@@ -228,7 +234,9 @@ class LAMAE(nn.Module):
             patches = jnp.take_along_axis(patches, masks.leads[..., None, None], axis=1)
         if masks.visible.shape[-1] < self.config.patches:
             patches = jnp.take_along_axis(patches, masks.visible[..., None], axis=2)  # [B, L-n, K, P]
-        z = self.encoder(patches, masks.visible, jnp.take_along_axis(ids, masks.leads, axis=1))  # [B, L-n, 1+K, D]
+        z = self.encoder(
+            patches, masks.visible, jnp.take_along_axis(ids, masks.leads, axis=1), keep
+        )  # [B, L-n, 1+K, D]
         lead_cls, tokens = z[:, :, 0], z[:, :, 1:].reshape(records, -1, self.config.width)
         if shown == leads:
             return lead_cls, tokens
@@ -236,7 +244,7 @@ class LAMAE(nn.Module):
         is_shown = inverse_of(masks.leads, leads)  # [B, L], L-n where hidden
         hidden = jax.lax.top_k((is_shown == shown).astype(jnp.int32), leads - shown)[1]  # [B, n], ascending
         none = jnp.zeros((records, leads - shown, 0, self.config.patch), x.dtype)
-        alone = self.encoder(none, jnp.zeros(none.shape[:3], jnp.int32), jnp.take_along_axis(ids, hidden, axis=1))
+        alone = self.encoder(none, jnp.zeros(none.shape[:3], jnp.int32), jnp.take_along_axis(ids, hidden, axis=1), keep)
         both = jnp.concatenate([lead_cls, alone[:, :, 0]], axis=1)
         order = jnp.concatenate([masks.leads, hidden], axis=1)
         return select_rows(both, inverse_of(order, leads), order), tokens
@@ -291,12 +299,17 @@ class LAMAE(nn.Module):
         return (cls if reads == "tokens_and_cls" else None), la_leads, la, kept_place
 
     def _latent(
-        self, lead_cls: jax.Array, tokens: jax.Array, place: jax.Array, available: jax.Array
+        self,
+        lead_cls: jax.Array,
+        tokens: jax.Array,
+        place: jax.Array,
+        available: jax.Array,
+        keep: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """LA over tokens that stand at `place [B, M]` of the L*T patches."""
         patches = self.config.patches
         shown = jnp.concatenate([available, jnp.take_along_axis(available, place // patches, axis=1)], axis=1)
-        return self.latent_attention(lead_cls, tokens, place % patches, shown)
+        return self.latent_attention(lead_cls, tokens, place % patches, shown, keep)
 
 
 def _places(masks: Masks, patches: int) -> jax.Array:
@@ -350,9 +363,11 @@ def reconstruct_and_seen(
     return out  # type: ignore[return-value]
 
 
-def encode(config: ModelConfig, params: Params, x: jax.Array, available: jax.Array) -> Tokens:
+def encode(
+    config: ModelConfig, params: Params, x: jax.Array, available: jax.Array, keep: jax.Array | None = None
+) -> Tokens:
     """`LAMAE.tokens` as a function of params, for leads in the contract's order."""
-    out = LAMAE(config).apply({"params": params}, x, available, jnp.arange(config.leads), method="tokens")
+    out = LAMAE(config).apply({"params": params}, x, available, jnp.arange(config.leads), keep, method="tokens")
     return out  # type: ignore[return-value]
 
 

@@ -118,20 +118,30 @@ class Block(nn.Module):
     place: Placement | None
 
     @nn.compact
-    def __call__(self, x: jax.Array, turn: Rotation | None, shown: jax.Array | None) -> tuple[jax.Array, None]:
+    def __call__(
+        self, x: jax.Array, turn: Rotation | None, shown: jax.Array | None, keep: jax.Array | None
+    ) -> tuple[jax.Array, None]:
         if self.place is not None:
             x = self.place(x)
         width = x.shape[-1]
         init = nn.initializers.xavier_uniform()
+
+        def add(x: jax.Array, branch: jax.Array) -> jax.Array:
+            return x + (branch if keep is None else branch * keep[:, None, None].astype(branch.dtype))
+
         normed = nn.LayerNorm(dtype=self.dtype, name="attention_norm")(x)
-        x = x + Attention(self.heads, self.qk_norm, self.dtype, name="attention")(normed, turn, shown)
+        x = add(x, Attention(self.heads, self.qk_norm, self.dtype, name="attention")(normed, turn, shown))
         normed = nn.LayerNorm(dtype=self.dtype, name="mlp_norm")(x)
         inner = nn.Dense(4 * width, dtype=self.dtype, kernel_init=init, name="mlp_in")(normed)
-        return x + nn.Dense(width, dtype=self.dtype, kernel_init=init, name="mlp_out")(nn.gelu(inner)), None
+        return add(x, nn.Dense(width, dtype=self.dtype, kernel_init=init, name="mlp_out")(nn.gelu(inner))), None
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and a final LayerNorm. `place` says at each block where the tokens lie on the devices (None: anywhere)."""
+    """`depth` blocks and a final LayerNorm. `place` says at each block where the tokens lie on the devices (None: anywhere).
+
+    `keep [depth, B]`, for stochastic depth (Huang et al. 2016), is 0 where a record skips a block, else what its branches are
+    multiplied with; None: no block is skipped.
+    """
 
     depth: int
     heads: int
@@ -142,15 +152,21 @@ class Transformer(nn.Module):
     place: Placement | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, turn: Rotation | None = None, shown: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        turn: Rotation | None = None,
+        shown: jax.Array | None = None,
+        keep: jax.Array | None = None,
+    ) -> jax.Array:
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         layers = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=(nn.broadcast, nn.broadcast, 0),
             length=self.depth,
             unroll=self.depth if self.unroll else 1,
         )
-        x, _ = layers(self.heads, self.qk_norm, self.dtype, self.place, name="layers")(x, turn, shown)
+        x, _ = layers(self.heads, self.qk_norm, self.dtype, self.place, name="layers")(x, turn, shown, keep)
         return nn.LayerNorm(dtype=self.dtype, name="norm")(x)

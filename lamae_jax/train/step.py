@@ -137,7 +137,7 @@ def train_step(
 
     whole = (x, masks, batch["available"], counted, decoded, shown, noise)
     value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
-    (_, losses), gradient = _accumulated(value_and_grad, state.params, whole, max(1, config.accumulate))
+    (_, losses), gradient = accumulated(value_and_grad, state.params, whole, max(1, config.accumulate))
     tx = make_optimizer(config.optimizer)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -165,7 +165,7 @@ def microbatches(records: int, width: int, mesh: Mesh) -> int:
     return mine // part if 2 * part >= most else 1  # a batch of 13, say, has no good parts
 
 
-def _accumulated(value_and_grad: Callable[..., Any], params: Params, whole: Any, parts: int) -> Any:
+def accumulated(value_and_grad: Callable[..., Any], params: Params, whole: Any, parts: int) -> Any:
     """Losses and gradient summed over microbatches. Masks are drawn before, so the number of parts changes nothing else."""
     if parts == 1:
         return value_and_grad(params, whole)
