@@ -23,6 +23,7 @@ from lamae_jax import __version__
 from lamae_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from lamae_jax.data.labels.report import LabelsConfig
     from lamae_jax.data.prepare import PrepareConfig
     from lamae_jax.evaluate.probe import ProbeConfig
     from lamae_jax.train.pretrain import PretrainConfig
@@ -211,11 +212,20 @@ def prepare_config(c: dict[str, Any], variant: str) -> PrepareConfig:
 
 def probe_config(c: dict[str, Any]) -> ProbeConfig:
     """What evaluate/probe.py takes."""
+    from lamae_jax.data.labels.icd10 import Icd10Rules
     from lamae_jax.evaluate.probe import ProbeConfig
 
     # A copy: what is read must still stand in the config that names the run's folder and is written there.
     c = dict(c)
-    return ProbeConfig(store=c.pop("data")["store"], **c)
+    return ProbeConfig(store=c.pop("data")["store"], icd10=Icd10Rules(**c.pop("icd10")), **c)
+
+
+def labels_config(c: dict[str, Any]) -> LabelsConfig:
+    """What data/labels/report.py takes."""
+    from lamae_jax.data.labels.icd10 import Icd10Rules
+    from lamae_jax.data.labels.report import LabelsConfig
+
+    return LabelsConfig(c["table"], c["data"]["store"], c["labels"], Icd10Rules(**c["icd10"]))
 
 
 def pretrain_config(c: dict[str, Any]) -> PretrainConfig:

@@ -1,6 +1,6 @@
 """python -m lamae_jax.main --config=configs/TASK.py[:VARIANT] [--config.FIELD=VALUE ...] [--workdir=DIR]
 
-TASK is prepare, pretrain, probe or benchmark; what a field means stands beside it in the config file. Without
+TASK is prepare, labels, pretrain, probe or benchmark; what a field means stands beside it in the config file. Without
 --workdir the run goes to runs/TASK-VARIANT-HASH, where the hash follows from the config: the same command resumes the same run.
 
   --help      this text
@@ -58,6 +58,12 @@ def run(arguments: list[str]) -> None:
         preparing = config.prepare_config(command.config, command.variant)
         with claimed(command) as workdir:
             prepare(preparing, workdir)
+    elif command.task == "labels":
+        from lamae_jax.data.labels.report import report_labels
+
+        reporting = config.labels_config(command.config)
+        with claimed(command) as workdir:
+            report_labels(reporting, workdir)
     elif command.task == "pretrain":
         from lamae_jax.train.pretrain import pretrain
         from lamae_jax.train.processes import check_alike, start_processes, together
@@ -90,7 +96,7 @@ def run(arguments: list[str]) -> None:
         with claimed(command) as workdir:
             benchmark(measuring, workdir)
     else:
-        raise UserError(f"task={command.task}: must be prepare, pretrain, probe or benchmark")
+        raise UserError(f"task={command.task}: must be prepare, labels, pretrain, probe or benchmark")
 
 
 if __name__ == "__main__":
