@@ -3,8 +3,9 @@
     python -m lamae_jax.main --config=configs/probe.py --config.model=runs/NAME/model --config.data.store=DIR \\
         --config.labels=ptbxl:super
 
-The store is one prepared with `configs/prepare.py:ptb_xl` (for `ptbxl:` labels) or any other (for `csv:FILE`, with a column
-`record_id` and one column a label: 1, 0, or empty for unknown). Into the run's folder go summary.json (`macro_auroc` and
+The store is one prepared with `configs/prepare.py:ptb_xl` (for `ptbxl:` labels), with `:mimic_iv_ecg` and the diagnoses beside
+the recordings (for `icd10:` labels, docs/labels.md), or any other (for `csv:FILE`, with a column `record_id` and one column a
+label: 1, 0, or empty for unknown). Into the run's folder go summary.json (`macro_auroc` and
 `macro_auroc_random`, the same figure for an untrained model, each by readout), results.csv (a line a readout and label) and
 figures/probe.png. The test fold is scored once; a test record that the model was pretrained on stops the run.
 """
@@ -22,10 +23,17 @@ def get_config(variant: str = "") -> ConfigDict:
     config.task = "probe"
     config.variant = ""
     config.model = ""  # a model folder (WORKDIR/model), or random:PRESET for an untrained model
-    config.labels = ""  # ptbxl:super (also sub, diag, form, rhythm, all), or csv:FILE
+    config.labels = ""  # icd10:chapter_ix, icd10:all, ptbxl:super (also sub, diag, form, rhythm, all), or csv:FILE
     config.readout = "all"  # all, la_cls, la_mean, encoder_mean or encoder_concat
     config.batch_size = 64  # records encoded at once: speed alone, no figure depends on it
     config.seed = 0  # of the untrained model beside it
     config.data = ConfigDict()
     config.data.store = ""  # the prepared store that holds the recordings
+    config.icd10 = ConfigDict()  # for icd10: labels; configs/labels.py shows what they give
+    config.icd10.digits = 5  # characters kept of a code, 3 to 7
+    config.icd10.ancestors = True  # I4891 counts as I489 and I48 too
+    config.icd10.min_count = 1000  # rows that a label needs
+    config.icd10.count_on = "all"  # rows of the whole table, or train: those of the training folds
+    config.icd10.letters = ""  # first letters of the codes that count; empty: I for chapter_ix, every letter for all
+    config.icd10.fold_column = "fold"  # or strat_fold, which gives another test set
     return config

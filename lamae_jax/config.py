@@ -8,15 +8,11 @@ prepare recordings import the program's main module and must not pay for JAX.
 from __future__ import annotations
 
 import difflib
-import errno
-import fcntl
 import hashlib
 import importlib.util
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,18 +21,14 @@ from ml_collections import ConfigDict
 
 from lamae_jax import __version__
 from lamae_jax.errors import UserError
-from lamae_jax.files import write_json
 
 if TYPE_CHECKING:
+    from lamae_jax.data.labels.report import LabelsConfig
     from lamae_jax.data.prepare import PrepareConfig
     from lamae_jax.evaluate.probe import ProbeConfig
     from lamae_jax.train.pretrain import PretrainConfig
 
 DEFAULT = "configs/pretrain.py"
-# A run may go on with these changed: they decide how it is computed and written, not what comes out.
-MAY_CHANGE = ("mesh.", "data.workers", "checkpoint.", "log_every", "workers")
-# What a claimed folder holds before its run has made anything.
-OWN = (".lock", "config.json")
 # Fields of a pretraining that may be left empty; `resolve` says what they become.
 FILLED_IN = ("learning_rate", "eval_every", "checkpoint.every", "signal.seconds")
 
@@ -186,40 +178,6 @@ def resolve(config: ConfigDict) -> dict[str, Any]:
     return plain
 
 
-@contextmanager
-def claimed(command: Command, process: int = 0) -> Iterator[Path]:
-    """The run's folder, for this run alone while open; refused where it holds another config or another run is at work.
-
-    Of the processes of one job the first, `process` 0, claims it for all. A mistake that stops a run before it has made
-    anything leaves the folder free for the corrected command.
-    """
-    folder = command.folder
-    if process:
-        yield folder
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"task": command.task, "variant": command.variant, **command.config}
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"--workdir={folder}: another process is running there; wait for it, or name another"
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without locks
-                raise
-        compare(folder, record)
-        fresh = not (folder / "config.json").exists()
-        write_json(folder / "config.json", record)
-        try:
-            yield folder
-        except UserError:
-            if fresh and not any(path.is_file() and path.name not in OWN for path in folder.rglob("*")):
-                (folder / "config.json").unlink()
-            raise
-
-
 def facts(command: Command) -> dict[str, Any]:
     """What all processes of one job must have in common, to be called once the first has claimed the folder."""
     import jax
@@ -243,28 +201,6 @@ def facts(command: Command) -> dict[str, Any]:
     }
 
 
-def compare(folder: Path, ours: dict[str, Any]) -> None:
-    """Refuse a folder that holds a run of another config."""
-    path = folder / "config.json"
-    if not path.exists():
-        return
-    try:
-        theirs = flat(json.loads(path.read_text()))
-    except ValueError:
-        raise UserError(
-            f"{path}: damaged; remove it to claim the folder for this config, or name another --workdir"
-        ) from None
-    mine = flat(ours)
-    for name in sorted(theirs.keys() | mine.keys()):
-        if name.startswith(MAY_CHANGE):
-            continue
-        old, new = (values[name] if name in values else "absent" for values in (theirs, mine))
-        if old != new:
-            raise UserError(
-                f"--workdir={folder}: holds a run with {name}={old}, this one has {name}={new}; name another"
-            )
-
-
 def flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
     """Nested values under their full names."""
     found: dict[str, Any] = {}
@@ -282,10 +218,20 @@ def prepare_config(c: dict[str, Any], variant: str) -> PrepareConfig:
 
 def probe_config(c: dict[str, Any]) -> ProbeConfig:
     """What evaluate/probe.py takes."""
+    from lamae_jax.data.labels.icd10 import Icd10Rules
     from lamae_jax.evaluate.probe import ProbeConfig
 
-    data = c.pop("data")
-    return ProbeConfig(store=data["store"], **c)
+    # A copy: what is read must still stand in the config that names the run's folder and is written there.
+    c = dict(c)
+    return ProbeConfig(store=c.pop("data")["store"], icd10=Icd10Rules(**c.pop("icd10")), **c)
+
+
+def labels_config(c: dict[str, Any]) -> LabelsConfig:
+    """What data/labels/report.py takes."""
+    from lamae_jax.data.labels.icd10 import Icd10Rules
+    from lamae_jax.data.labels.report import LabelsConfig
+
+    return LabelsConfig(c["table"], c["data"]["store"], c["labels"], Icd10Rules(**c["icd10"]))
 
 
 def pretrain_config(c: dict[str, Any]) -> PretrainConfig:

@@ -1,7 +1,7 @@
 """python -m lamae_jax.main --config=configs/TASK.py[:VARIANT] [--config.FIELD=VALUE ...] [--workdir=DIR]
 
-TASK is prepare, pretrain, probe or benchmark; what a field means stands beside it in the config file. Without --workdir the
-run goes to runs/TASK-VARIANT-HASH, where the hash follows from the config: the same command resumes the same run.
+TASK is prepare, labels, pretrain, probe or benchmark; what a field means stands beside it in the config file. Without
+--workdir the run goes to runs/TASK-VARIANT-HASH, where the hash follows from the config: the same command resumes the same run.
 
   --help      this text
   --version   the version
@@ -49,14 +49,21 @@ def main(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> None:
     """Read the command, claim its folder, run its task."""
     from lamae_jax import config
+    from lamae_jax.workdir import claimed
 
     command = config.read_command(arguments)
     if command.task == "prepare":
         from lamae_jax.data.prepare import prepare
 
         preparing = config.prepare_config(command.config, command.variant)
-        with config.claimed(command) as workdir:
+        with claimed(command) as workdir:
             prepare(preparing, workdir)
+    elif command.task == "labels":
+        from lamae_jax.data.labels.report import report_labels
+
+        reporting = config.labels_config(command.config)
+        with claimed(command) as workdir:
+            report_labels(reporting, workdir)
     elif command.task == "pretrain":
         from lamae_jax.train.pretrain import pretrain
         from lamae_jax.train.processes import check_alike, start_processes, together
@@ -68,29 +75,29 @@ def run(arguments: list[str]) -> None:
         process = start_processes(named=command.workdir is not None, batch_size=microbatch)
         pretraining = together(lambda: config.pretrain_config(command.config))
         with contextlib.ExitStack() as stack:
-            workdir = together(lambda: stack.enter_context(config.claimed(command, process)))
+            workdir = together(lambda: stack.enter_context(claimed(command, process)))
             check_alike(lambda: config.facts(command))
             pretrain(pretraining, workdir)
     elif command.task == "probe":
         from lamae_jax.evaluate.probe import probe
 
         probing = config.probe_config(command.config)
-        with config.claimed(command) as workdir:
+        with claimed(command) as workdir:
             probe(probing, workdir)
     elif command.task == "benchmark" and command.variant == "growth":
         from lamae_jax.benchmark.growth import GrowthConfig, growth
 
         growing = GrowthConfig(**command.config)
-        with config.claimed(command) as workdir:
+        with claimed(command) as workdir:
             growth(growing, workdir)
     elif command.task == "benchmark":
         from lamae_jax.benchmark.suite import BenchmarkConfig, benchmark
 
         measuring = BenchmarkConfig(**command.config)
-        with config.claimed(command) as workdir:
+        with claimed(command) as workdir:
             benchmark(measuring, workdir)
     else:
-        raise UserError(f"task={command.task}: must be prepare, pretrain, probe or benchmark")
+        raise UserError(f"task={command.task}: must be prepare, labels, pretrain, probe or benchmark")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from lamae_jax import config
 from lamae_jax.config import Command, fields_of, flat, load_config, read_command
 from lamae_jax.errors import UserError
 from lamae_jax.main import main
+from lamae_jax.workdir import claimed
 
 PRETRAIN = "--config=configs/pretrain.py"
 
@@ -139,26 +140,35 @@ def test_a_workdir_keeps_its_config_but_may_be_run_another_way(tmp_path: Path) -
     def command(**changes: object) -> Command:
         return Command("pretrain", "nano", {"steps": 3, "mesh": {"data": -1}} | changes, str(tmp_path / "w"))
 
-    with config.claimed(command()):
+    with claimed(command()):
         pass
-    with config.claimed(command(mesh={"data": 4})) as folder:
+    with claimed(command(mesh={"data": 4})) as folder:
         assert json.loads((folder / "config.json").read_text())["mesh"] == {"data": 4}
-    with pytest.raises(UserError, match="steps=3, this one has steps=4"), config.claimed(command(steps=4)):
+    with pytest.raises(UserError, match="steps=3, this one has steps=4"), claimed(command(steps=4)):
         pass
+
+
+def test_reading_a_probes_config_leaves_it_whole_so_that_another_store_gets_another_folder() -> None:
+    probe = ["--config=configs/probe.py", "--config.model=random:nano", "--config.labels=ptbxl:super"]
+    one, other = (read_command([*probe, f"--config.data.store={store}"]) for store in ("a", "b"))
+    for command in (one, other):
+        config.probe_config(command.config)
+    assert one.config["data"] == {"store": "a"}  # this is what config.json records
+    assert one.folder != other.folder
 
 
 def test_a_mistake_before_anything_is_made_leaves_the_folder_free(tmp_path: Path) -> None:
     def command(steps: int) -> Command:
         return Command("pretrain", "nano", {"steps": steps}, str(tmp_path / "w"))
 
-    with pytest.raises(UserError, match="no such store"), config.claimed(command(3)):
+    with pytest.raises(UserError, match="no such store"), claimed(command(3)):
         raise UserError("no such store")
-    with pytest.raises(UserError, match="disk is full"), config.claimed(command(4)) as folder:
-        with config.claimed(command(4), process=1) as same:  # the other processes of a job come in with the first
+    with pytest.raises(UserError, match="disk is full"), claimed(command(4)) as folder:
+        with claimed(command(4), process=1) as same:  # the other processes of a job come in with the first
             assert same == folder
         (folder / "metrics.jsonl").write_text("{}")
         raise UserError("disk is full")
-    with pytest.raises(UserError, match="steps=4, this one has steps=3"), config.claimed(command(3)):
+    with pytest.raises(UserError, match="steps=4, this one has steps=3"), claimed(command(3)):
         pass
 
 

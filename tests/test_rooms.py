@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lamae_jax"
 # In the order in which data flows. A room imports itself, the ground floor and the rooms before it.
 GROUND = ["errors", "files", "progress"]
 ROOMS = ["signal", "data", "model", "artifact", "train", "evaluate", "serve", "benchmark"]
-ROOF = ["config", "main"]
+ROOF = ["config", "workdir", "main"]
 
 # Libraries (or modules of them) that live in one place alone. Paths relative to the package; a folder ends with a slash.
 HOMES = {

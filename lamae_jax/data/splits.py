@@ -6,15 +6,24 @@ stores of one source stays one person.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lamae_jax.data.sources import Split
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 
 Rows = list[np.ndarray]  # one int64 [n_s] a store
+
+# Labels of a hospital stay are the same for all its ECGs. The benchmark on MIMIC-IV-ECG-Ext-ICD trains on all of them and tests
+# on the first, so that a long stay doesn't count more than a short one.
+PER_STAY = (
+    "records with a diagnosis; of those only the first ECG of each stay (ecg_no_within_stay 0) in validation and test"
+)
+STAY_COLUMN = "ecg_no_within_stay"
 
 
 def train_rows(stores: Sequence[Store], folds: str = "train", limit: int = 0) -> Rows:
@@ -100,26 +109,44 @@ def check_disjoint(stores: Sequence[Store], **parts: Rows) -> None:
 
     Raises UserError that names the patients.
     """
-    found: dict[tuple[str, str], str] = {}
-    clashes = []
-    for part, rows in parts.items():
-        patients = {
-            (store.name, str(patient))
-            for store, each in zip(stores, rows, strict=True)
-            for patient in set(store.patients[each].tolist())
+    clashes = on_two_sides(
+        {
+            part: {
+                (store.name, str(patient))
+                for store, each in zip(stores, rows, strict=True)
+                for patient in set(store.patients[each].tolist())
+            }
+            for part, rows in parts.items()
         }
-        clashes += [
-            f"{patient} ({found[source, patient]} and {part})"
-            for source, patient in sorted(patients)
-            if (source, patient) in found
-        ]
-        found |= dict.fromkeys(patients, part)
+    )
     if clashes:
         more = f" and {len(clashes) - 10} more" if len(clashes) > 10 else ""
         raise UserError(
             f"{names(stores)}: patients on two sides of the split: {', '.join(clashes[:10])}{more}; "
             f"columns {', '.join(sorted({store.split.column for store in stores}))}"
         )
+
+
+def on_two_sides(parts: Mapping[str, set[tuple[str, str]]]) -> list[str]:
+    """The patients, each (source, id), that more than one part has, in words: `10019010 (train and test)`."""
+    found: dict[tuple[str, str], str] = {}
+    clashes = []
+    for part, patients in parts.items():
+        clashes += [f"{patient[1]} ({found[patient]} and {part})" for patient in sorted(patients) if patient in found]
+        found |= dict.fromkeys(patients, part)
+    return clashes
+
+
+def split_by(split: Split, column: str, kept: str = "") -> Split:
+    """The same fold numbers in another column; `kept` says which records of the folds are used, where not all are."""
+    rule = split.rule.replace(f"column {split.column} ", f"column {column} ")
+    return dataclasses.replace(split, column=column, rule=f"{rule}; {kept}" if kept else rule)
+
+
+def not_first_of_stay(store: Store) -> np.ndarray:
+    """The validation and test records that labels of a stay are not tested on, bool [N]: all but the first ECG of each stay."""
+    held_out = np.isin(store.folds, store.split.validation + store.split.test)
+    return held_out & (store.column(STAY_COLUMN) != 0)
 
 
 def pretraining_record_keys(stores: Sequence[Store], rows: Rows) -> np.ndarray:

@@ -118,6 +118,12 @@ class Store:
         """Hex sha256 of manifest.json, which holds every other checksum: the identity of the store's contents."""
         return hashlib.sha256((self.folder / MANIFEST).read_bytes()).hexdigest()
 
+    def with_split(self, split: Split) -> Store:
+        """The same store with another split, of one of its fold columns."""
+        other = Store(self.folder, self.manifest, self.contract)
+        other.split = split
+        return other
+
     def column(self, name: str) -> np.ndarray:
         """One column of records.parquet [N]; texts come as objects, missing values as None or NaN."""
         try:

@@ -18,7 +18,8 @@ import jax
 import numpy as np
 
 from lamae_jax.artifact.folder import Model, load_model
-from lamae_jax.data.labels import load_labels
+from lamae_jax.data.labels import load_labels, split_for
+from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.labels.table import Labels
 from lamae_jax.data.splits import check_disjoint, test_rows, text_hashes, train_rows, validation_rows
 from lamae_jax.data.store import Store
@@ -44,7 +45,7 @@ class ProbeConfig:
     """What `configs/probe.py` says. Raises UserError for an empty or impossible field.
 
     `model`: a model folder, or `random:PRESET`; `store`: a prepared store; `labels`: see data/labels; `readout`: `all` or one of
-    READOUTS; `batch_size`: records encoded at once; `seed`: of the randomly initialised model.
+    READOUTS; `batch_size`: records encoded at once; `seed`: of the randomly initialised model; `icd10`: for its labels.
     """
 
     model: str
@@ -53,12 +54,13 @@ class ProbeConfig:
     readout: str
     batch_size: int
     seed: int
+    icd10: Icd10Rules = Icd10Rules()
 
     def __post_init__(self) -> None:
         for field, value, example in (
             ("model", self.model, "DIR or random:nano"),
             ("data.store", self.store, "DIR"),
-            ("labels", self.labels, "ptbxl:super or csv:FILE"),
+            ("labels", self.labels, "icd10:chapter_ix, ptbxl:super or csv:FILE"),
         ):
             if not value:
                 raise UserError(f"{field} is empty: pass --config.{field}={example}")
@@ -96,11 +98,11 @@ def probe(config: ProbeConfig, workdir: Path) -> dict[str, Any]:
     Raises UserError before any encoding for whatever can't be probed, a test record that was pretrained on included.
     """
     began = time.monotonic()
-    store = Store.open(config.store)
+    store = split_for(config.labels, Store.open(config.store), config.icd10)
     model = open_model(config.model, store, config.seed)
     check_contract(model, store)
     names = chosen_readouts(model.config, config.readout)
-    labels = load_labels(config.labels, store)
+    labels = load_labels(config.labels, store, config.icd10)
     records = select_records(store, labels)
     is_random = config.model.startswith(RANDOM)
     test = records.rows[records.part == "test"]

@@ -158,9 +158,9 @@ def test_own_table_is_read_strictly(text: str, message: str, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("spec", ["", "ptbxl", "ptbxl:supper", "csv:", "icd:x"])
+@pytest.mark.parametrize("spec", ["", "ptbxl", "ptbxl:supper", "csv:", "icd:x", "icd10:", "icd10:IX"])
 def test_an_unknown_kind_of_labels_says_which_there_are(spec: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"must be ptbxl:super\|sub.*or csv:FILE"):
+    with pytest.raises(UserError, match=r"must be icd10:chapter_ix\|all, ptbxl:super\|sub.*or csv:FILE"):
         load_labels(spec, fake_store(tmp_path, ["a"]))
 
 

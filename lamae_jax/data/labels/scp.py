@@ -94,7 +94,7 @@ def ptbxl_labels(folder: Path, task: str, record_ids: Sequence[str]) -> Labels:
             matrix[row, column[class_of[code]]] = 1
     keep = np.asarray(matrix.any(axis=1))
     notes = {"without_label_of_task": int(np.count_nonzero(~keep))}
-    return Labels(names, matrix, keep, tuple(descriptions.values()), notes)
+    return Labels(names, matrix, keep, tuple(descriptions.values()), ("",) * len(names), notes)
 
 
 def _read(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:

@@ -16,13 +16,15 @@ from lamae_jax.errors import UserError
 class Labels:
     """Labels of a store's N records: `matrix` [N, C] of 1, 0 or NaN (unknown), `keep` [N] (False: outside the task).
 
-    `names` and `descriptions`: C texts each. `notes`: counts worth reporting.
+    `names`, `descriptions` and `levels`: C texts each; the level in the hierarchy of ICD-10 (`chapter`, `block`, or the number of
+    characters of the code), empty for other labels. `notes`: counts worth reporting.
     """
 
     names: tuple[str, ...]
     matrix: np.ndarray
     keep: np.ndarray
     descriptions: tuple[str, ...]
+    levels: tuple[str, ...]
     notes: dict[str, int]
 
 
@@ -83,4 +85,4 @@ def table_labels(path: Path, record_ids: Sequence[str]) -> Labels:
         )
     notes = {"not_in_store": len(rows.keys() - stored), "not_in_table": len(stored - rows.keys())}
     keep = np.any(~np.isnan(matrix), axis=1)
-    return Labels(names, matrix, np.asarray(keep), ("",) * len(names), notes)
+    return Labels(names, matrix, np.asarray(keep), ("",) * len(names), ("",) * len(names), notes)
