@@ -71,8 +71,9 @@ def run(arguments: list[str]) -> None:
         # orbax and its event loop log, with tracebacks, what is then raised; the raised error becomes one line.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        microbatch = command.config["batch_size"] // max(1, command.config["accumulate"])
-        process = start_processes(named=command.workdir is not None, batch_size=microbatch)
+        values = command.config
+        split = values["batch_size"] // max(1, values["accumulate"]) if values["mesh"]["data"] == -1 else 1
+        process = start_processes(named=command.workdir is not None, batch_size=split)
         pretraining = together(lambda: config.pretrain_config(command.config))
         with contextlib.ExitStack() as stack:
             workdir = together(lambda: stack.enter_context(claimed(command, process)))

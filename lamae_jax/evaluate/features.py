@@ -16,8 +16,9 @@ from lamae_jax.data.loader import eval_batches
 from lamae_jax.data.store import Store
 from lamae_jax.errors import NotFinite
 from lamae_jax.model.inputs import InputConfig, crop, model_input
-from lamae_jax.model.lamae import Params, encode, readout
+from lamae_jax.model.lamae import Params, encode
 from lamae_jax.model.presets import ModelConfig
+from lamae_jax.model.readouts import readout
 from lamae_jax.progress import Progress
 
 CPU_RECORDS = 2

@@ -12,11 +12,12 @@ import pytest
 
 from lamae_jax.errors import UserError
 from lamae_jax.model import lamae
-from lamae_jax.model.lamae import LAMAE, Params, init_params, patches_of, readout
+from lamae_jax.model.lamae import LAMAE, Params, init_params, patches_of
 from lamae_jax.model.layers import inverse_of, select_rows
 from lamae_jax.model.losses import counted_patches, squared_error, targets, undo_targets
 from lamae_jax.model.masking import MaskConfig, Masks, draw_masks, hidden_patches
 from lamae_jax.model.presets import PRESETS, ModelConfig, preset
+from lamae_jax.model.readouts import readout
 
 SMALL = ModelConfig(
     width=16, heads=2, encoder_depth=1, latent_depth=2, decoder_width=16, decoder_heads=2, decoder_depth=1,

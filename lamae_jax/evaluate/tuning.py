@@ -22,8 +22,9 @@ from lamae_jax.errors import NotFinite, UserError
 from lamae_jax.evaluate.features import extract
 from lamae_jax.evaluate.statistics import macro_auroc
 from lamae_jax.model.inputs import crop, model_input, random_start
-from lamae_jax.model.lamae import Params, encode, readout
+from lamae_jax.model.lamae import Params, encode
 from lamae_jax.model.presets import ModelConfig
+from lamae_jax.model.readouts import readout
 from lamae_jax.progress import Progress
 from lamae_jax.train.optimizer import OptimizerConfig, make_optimizer
 from lamae_jax.train.sharding import MeshConfig, batch_divisor, batch_sharding, make_mesh, replicated, to_devices

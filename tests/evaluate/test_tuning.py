@@ -12,8 +12,8 @@ import pytest
 
 from lamae_jax.artifact.folder import Model
 from lamae_jax.errors import UserError
-from lamae_jax.evaluate.finetune import Task, TuneConfig, draw_keep, fine_tune, layer_rates, predict
 from lamae_jax.evaluate.statistics import macro_auroc
+from lamae_jax.evaluate.tuning import Task, TuneConfig, draw_keep, fine_tune, layer_rates, predict
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import encode, init_params
 from lamae_jax.model.presets import preset
