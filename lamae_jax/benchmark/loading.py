@@ -70,7 +70,7 @@ def stall_share(store: Store, model: ModelConfig, batch_size: int, rounds: int, 
     part of the fed loop's time that the host spends in next(): the device may be computing meanwhile, so that it says how
     long the loader is waited for, and not what is lost by it.
     """
-    mesh = measured()
+    mesh = measured(batch_size)
     update, state = jitted_step(model, mesh)
     source = BatchSource([store], train_rows([store]), batch_size, seed=0)
     blocked = 0.0

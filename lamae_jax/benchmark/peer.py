@@ -72,7 +72,7 @@ def compare(config: BenchmarkConfig, compile_mode: str) -> dict[str, Any]:
         if failed:
             say(f"{name:8} torch.compile: {failed}")
     peers = {"threads": torch.get_num_threads(), "torch": torch.__version__, "compile_mode": compile_mode}
-    return {"machine": machine() | peers, "train": rows}
+    return {"machine": machine(config.common_batch) | peers, "train": rows}
 
 
 def pytorch() -> tuple[Any, str]:

@@ -27,10 +27,10 @@ OPTIMIZER = OptimizerConfig(1_000_000, 1e-4)
 READOUTS = ("la_cls", "la_mean", "encoder_mean", "encoder_concat")
 
 
-def machine() -> dict[str, str]:
-    """What a result says of where it was measured."""
+def machine(records: int) -> dict[str, str]:
+    """What a result for batches of `records` says of where it was measured."""
     return {
-        "device": f"{measured().size} x {jax.devices()[0].device_kind}",
+        "device": f"{measured(records).size} x {jax.devices()[0].device_kind}",
         "processor": platform.processor() or platform.machine(),
         "jax": jax.__version__,
         "python": platform.python_version(),
@@ -42,9 +42,12 @@ def one_device() -> Mesh:
     return make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
 
 
-def measured() -> Mesh:
-    """What figures are for: all cores of a CPU, or one accelerator."""
-    return make_mesh(MeshConfig()) if jax.default_backend() == "cpu" else one_device()
+def measured(records: int) -> Mesh:
+    """What figures for a batch of `records` are for: a CPU's cores, as many as can share it out, or one accelerator."""
+    if jax.default_backend() != "cpu":
+        return one_device()
+    shared = max(n for n in range(1, jax.device_count() + 1) if records % n == 0)
+    return make_mesh(MeshConfig(shared, 1, 1), jax.devices()[:shared])
 
 
 def jitted_step(model: ModelConfig, mesh: Mesh) -> tuple[jax.stages.Wrapped, TrainState]:
@@ -72,7 +75,7 @@ class Case:
     """A model's train step, compiled and warm, and its feature extraction."""
 
     def __init__(self, model: ModelConfig, batch_size: int):
-        self.model, self.flops, mesh = model, training_flops(model, MaskConfig()), measured()
+        self.model, self.flops, mesh = model, training_flops(model, MaskConfig()), measured(batch_size)
         self.batch: Batch = to_devices(noise_records(model, batch_size), mesh)
         update, self.state = jitted_step(model, mesh)
         begun = time.perf_counter()

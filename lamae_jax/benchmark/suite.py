@@ -67,7 +67,7 @@ def benchmark(config: BenchmarkConfig, workdir: Path) -> dict[str, Any]:
     rows, features = training(config, workdir)
     name, size = config.cases[0]
     result: dict[str, Any] = {
-        "machine": machine(),
+        "machine": machine(config.common_batch),
         "peak_flops": statistics.median(row["peak_flops"] for row in rows),
         "train": rows,
         "features": features,

@@ -192,7 +192,7 @@ def test_stored_records_may_be_longer_than_the_models(store: Path) -> None:
         (None, {"model": "random:huge"}, "preset=huge: must be one of nano"),
         (None, {"model": "nowhere"}, "no such folder"),
         (None, {"store": "nowhere"}, "no such folder"),
-        (None, {"labels": "ptbxl:best"}, "must be ptbxl:super"),
+        (None, {"labels": "ptbxl:best"}, "labels=ptbxl:best: must be icd10:.*, ptbxl:super"),
         (None, {"labels": "ptbxl:rhythm"}, "not one of SR has both 1 and 0"),
         (dataclasses.replace(SMALL, latent_depth=0), {"readout": "la_mean"}, "no latent attention"),
         (dataclasses.replace(SMALL, decoder_reads="tokens"), {"readout": "la_cls"}, "never learned"),

@@ -122,6 +122,8 @@ def test_a_record_that_skips_every_block_keeps_what_it_went_in_with(model: Model
     skipped = run(CONFIG, model.params, x, available, jnp.ones((4, 3)).at[:, 1].set(0))
     others = np.array([0, 2])
     np.testing.assert_allclose(skipped.la_cls[others], whole.la_cls[others], atol=1e-5)
+    assert np.abs(skipped.encoder[1] - whole.encoder[1]).max() > 0.1, "the encoder's blocks are skipped too"
+    np.testing.assert_allclose(skipped.encoder[others], whole.encoder[others], atol=1e-5)
     cls = model.params["latent_attention"]["cls"]
     np.testing.assert_allclose(skipped.la_cls[1], (cls - cls.mean()) / np.sqrt(cls.var() + 1e-6), atol=1e-4)
 
