@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "configs/pretrain.py"
 # A run may go on with these changed: they decide how it is computed and written, not what comes out.
-MAY_CHANGE = ("mesh.", "data.workers", "checkpoint.", "log_every", "workers")
+MAY_CHANGE = ("mesh.", "data.workers", "checkpoint.", "log_every", "workers", "cache")
 # What a claimed folder holds before its run has made anything.
 OWN = (".lock", "config.json")
 # Fields of a pretraining that may be left empty; `resolve` says what they become.

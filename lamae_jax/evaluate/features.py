@@ -1,6 +1,6 @@
 """Frozen features of a store's records: one pass over the waveforms, every readout at once.
 
-N records, B a batch, L leads, S' stored samples, S the model's, D width, F features.
+N records, B a batch, L leads, S' stored samples, S the model's, T patches a lead, D width, F features.
 """
 
 from __future__ import annotations
@@ -16,11 +16,21 @@ from lamae_jax.data.loader import eval_batches
 from lamae_jax.data.store import Store
 from lamae_jax.errors import NotFinite
 from lamae_jax.model.inputs import InputConfig, crop, model_input
-from lamae_jax.model.lamae import Params, encode, readout
+from lamae_jax.model.lamae import Params, Tokens, encode, readout
 from lamae_jax.model.presets import ModelConfig
 from lamae_jax.progress import Progress
 
 CPU_RECORDS = 2
+TOKENS = "tokens"
+
+
+def last_tokens(tokens: Tokens) -> jax.Array:
+    """The patch tokens of latent attention, of independent leads the encoder's: `[B, L, T, D]`.
+
+    float16, for there are hundreds a record to be kept: they come out of a LayerNorm, so three digits are enough and none is
+    too large.
+    """
+    return (tokens.encoder if tokens.la is None else tokens.la).astype(jnp.float16)
 
 
 @partial(jax.jit, static_argnames=("config", "inputs", "names"))
@@ -33,7 +43,10 @@ def batch_features(
     inputs: InputConfig,
     names: tuple[str, ...],
 ) -> dict[str, jax.Array]:
-    """Readouts of `counts [B, L, S']`, longer ones cut to their middle: `[B, D]`, or `[B, L, D]` of `encoder_concat`, float32."""
+    """Readouts of `counts [B, L, S']`, longer ones cut to their middle: `[B, D]`, or `[B, L, D]` of `encoder_concat`, float32.
+
+    TOKENS is the patch tokens themselves, `[B, L, T, D]` float16.
+    """
 
     def encode_some(some: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
         counts, available = some
@@ -41,7 +54,7 @@ def batch_features(
         tokens = encode(config, params, x, available)
         # A mean over hundreds of bfloat16 tokens would lose what tells records apart.
         tokens = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tokens)
-        return {name: readout(tokens, name, available) for name in names}
+        return {name: last_tokens(tokens) if name == TOKENS else readout(tokens, name, available) for name in names}
 
     if jax.default_backend() != "cpu":
         return encode_some((counts, available))
@@ -62,7 +75,8 @@ def extract(
     batch_size: int,
     label: str,
 ) -> dict[str, np.ndarray]:
-    """The readouts `names` of the store's `rows` [N], in their order: float32 [N, D], `encoder_concat` [N, L, D].
+    """The readouts `names` of the store's `rows` [N], in their order: float32 [N, D], `encoder_concat` [N, L, D], and
+    TOKENS [N, L, T, D] float16.
 
     One batch shape, so one compilation; the last batch is padded and cut. Raises NotFinite where a feature is not finite.
     """
@@ -76,7 +90,7 @@ def extract(
         count = 0
         for name, values in jax.device_get(result).items():
             if name not in out:
-                out[name] = np.empty((len(rows), *values.shape[1:]), np.float32)
+                out[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
             count = min(len(values), len(rows) - done)
             out[name][done : done + count] = values[:count]
         return count

@@ -46,6 +46,16 @@ def auprc(positive: np.ndarray, scores: np.ndarray) -> float:
     return float(np.sum(gained * precision) / n_positive)
 
 
+def roc_curve(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """1 - specificity and sensitivity at every threshold, [G + 1] each, from (0, 0) to (1, 1); both signs must occur."""
+    positive, scores = _vectors(positive, scores)
+    values, place = np.unique(-scores, return_inverse=True)
+    true, false = (
+        np.append(0, np.cumsum(np.bincount(place[mine], minlength=values.size))) for mine in (positive, ~positive)
+    )
+    return false / false[-1], true / true[-1]
+
+
 def _vectors(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     positive, scores = np.asarray(positive, bool), np.asarray(scores)
     if positive.shape != scores.shape or positive.ndim != 1:
