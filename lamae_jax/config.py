@@ -25,12 +25,14 @@ from lamae_jax.errors import UserError
 if TYPE_CHECKING:
     from lamae_jax.data.labels.report import LabelsConfig
     from lamae_jax.data.prepare import PrepareConfig
-    from lamae_jax.evaluate.probe import ProbeConfig
+    from lamae_jax.evaluate.evaluation import EvaluationConfig
     from lamae_jax.train.pretrain import PretrainConfig
 
 DEFAULT = "configs/pretrain.py"
 # Fields of a pretraining that may be left empty; `resolve` says what they become.
 FILLED_IN = ("learning_rate", "eval_every", "checkpoint.every", "signal.seconds")
+# Fields of configs/finetune.py that say how a model is fine-tuned.
+TUNING = ("steps", "batch_size", "learning_rate", "layer_decay", "weight_decay", "warmup", "drop_path", "eval_every")
 
 
 @dataclass(frozen=True)
@@ -216,14 +218,20 @@ def prepare_config(c: dict[str, Any], variant: str) -> PrepareConfig:
     return PrepareConfig(kind=variant, **c)
 
 
-def probe_config(c: dict[str, Any]) -> ProbeConfig:
-    """What evaluate/probe.py takes."""
+def evaluation_config(c: dict[str, Any], task: str) -> EvaluationConfig:
+    """What evaluate/evaluation.py takes, of task probe or finetune."""
     from lamae_jax.data.labels.icd10 import Icd10Rules
-    from lamae_jax.evaluate.probe import ProbeConfig
+    from lamae_jax.evaluate.evaluation import EvaluationConfig
+    from lamae_jax.evaluate.tuning import TuneConfig
 
     # A copy: what is read must still stand in the config that names the run's folder and is written there.
     c = dict(c)
-    return ProbeConfig(store=c.pop("data")["store"], icd10=Icd10Rules(**c.pop("icd10")), **c)
+    if task == "finetune":
+        tuning = {name: c.pop(name) for name in TUNING} | {"seed": c["seed"]}
+        c |= {"mode": "finetune", "batch_size": tuning["batch_size"], "cache": "", "tuning": TuneConfig(**tuning)}
+    else:
+        c["tuning"] = TuneConfig()
+    return EvaluationConfig(icd10=Icd10Rules(**c.pop("icd10")), **c.pop("data"), **c)
 
 
 def labels_config(c: dict[str, Any]) -> LabelsConfig:

@@ -1,6 +1,6 @@
 """python -m lamae_jax.main --config=configs/TASK.py[:VARIANT] [--config.FIELD=VALUE ...] [--workdir=DIR]
 
-TASK is prepare, labels, pretrain, probe or benchmark; what a field means stands beside it in the config file. Without
+TASK is prepare, labels, pretrain, probe, finetune or benchmark; what a field means stands beside it in the config file. Without
 --workdir the run goes to runs/TASK-VARIANT-HASH, where the hash follows from the config: the same command resumes the same run.
 
   --help      this text
@@ -79,12 +79,14 @@ def run(arguments: list[str]) -> None:
             workdir = together(lambda: stack.enter_context(claimed(command, process)))
             check_alike(lambda: config.facts(command))
             pretrain(pretraining, workdir)
-    elif command.task == "probe":
-        from lamae_jax.evaluate.probe import probe
+    elif command.task in ("probe", "finetune"):
+        from lamae_jax.evaluate.evaluation import evaluate
+        from lamae_jax.train.processes import use_cores
 
-        probing = config.probe_config(command.config)
+        evaluating = config.evaluation_config(command.config, command.task)
         with claimed(command) as workdir:
-            probe(probing, workdir)
+            use_cores(evaluating.batch_size)
+            evaluate(evaluating, workdir)
     elif command.task == "benchmark" and command.variant == "growth":
         from lamae_jax.benchmark.growth import GrowthConfig, growth
 
@@ -98,7 +100,7 @@ def run(arguments: list[str]) -> None:
         with claimed(command) as workdir:
             benchmark(measuring, workdir)
     else:
-        raise UserError(f"task={command.task}: must be prepare, labels, pretrain, probe or benchmark")
+        raise UserError(f"task={command.task}: must be prepare, labels, pretrain, probe, finetune or benchmark")
 
 
 if __name__ == "__main__":

@@ -5,21 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
+from lamae_jax.evaluate.results import Judged
+from lamae_jax.evaluate.statistics import calibration, roc_curve
+from lamae_jax.evaluate.task import Task
 from lamae_jax.signal.paper import save_figure
+
+RED = "#b3202c"
+NAMED = 8  # labels with a line of their own in a legend
 
 
 def draw_probe(summary: dict[str, Any], path: Path) -> None:
-    """The readouts' macro AUROC on the test fold, from the random initialisation's dot to the model's."""
+    """The readouts' macro AUROC on the test fold, from the untrained model's dot to the model's, with intervals by patient."""
     names = list(summary["macro_auroc"])
     figure = Figure(figsize=(6.0, 0.9 + 0.42 * len(names)), layout="constrained")
     axes = figure.subplots()
     for y, name in enumerate(reversed(names)):
         before, after = summary["macro_auroc_random"][name], summary["macro_auroc"][name]
-        axes.plot([before, after], [y, y], color="0.8", linewidth=3, zorder=1)
-        axes.scatter([before], [y], color="0.55", zorder=2, label="random initialisation" if y == 0 else None)
-        axes.scatter([after], [y], color="#b3202c", zorder=3, label="this model" if y == 0 else None)
+        for key, color, down in (("macro_auroc_interval_random", "0.55", -0.16), ("macro_auroc_interval", RED, 0.16)):
+            axes.plot(summary[key][name]["by_patient"], [y + down, y + down], color=color, linewidth=1.2)
+        axes.plot([before, after], [y, y], color="0.85", linewidth=3, zorder=1)
+        axes.scatter([before], [y], color="0.55", zorder=2, label="untrained" if y == 0 else None)
+        axes.scatter([after], [y], color=RED, zorder=3, label="this model" if y == 0 else None)
         # Each figure stands on the outer side of its dot.
         for value, other, color in ((after, before, "black"), (before, after, "0.4")):
             to_the_right = value > other or (value == other and color == "black")
@@ -37,9 +46,68 @@ def draw_probe(summary: dict[str, Any], path: Path) -> None:
     axes.set_yticks(range(len(names)), names[::-1])
     axes.margins(x=0.25, y=0.3)
     axes.set_xlabel(
-        f"macro AUROC, test fold, {summary['labels']['task']}, {summary['records']['test']} records", fontsize=8
+        f"macro AUROC with 95 % intervals by patient, test fold, {summary['labels']['task']}, "
+        f"{summary['records']['test']} records",
+        fontsize=8,
     )
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     save_figure(figure, path)
+
+
+def draw_roc(task: Task, judged: Judged, path: Path) -> None:
+    """Each label's ROC curve on the test fold; of many labels the best and worst are named, the others are grey."""
+    labels, chances = task.values("test"), judged.outcome.prediction.chances
+    order = np.argsort(-judged.aurocs)
+    order = order[~np.isnan(judged.aurocs[order])]
+    named = order if len(order) <= NAMED else np.concatenate([order[: NAMED // 2], order[-NAMED // 2 :]])
+    figure = Figure(figsize=(5.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+    for c in order:
+        known = ~np.isnan(labels[:, c])
+        false_positive, true_positive = roc_curve(labels[known, c] == 1, chances[known, c])
+        is_named = c in named
+        axes.plot(
+            false_positive,
+            true_positive,
+            color=None if is_named else "0.85",
+            linewidth=1.4 if is_named else 0.7,
+            zorder=3 if is_named else 1,
+            label=f"{task.names[c]} {judged.aurocs[c]:.3f}" if is_named else None,
+        )
+    axes.set_xlabel("1 - specificity", fontsize=8)
+    axes.set_ylabel("sensitivity", fontsize=8)
+    axes.set_title(f"{task.name}, {judged.outcome.readout}: macro AUROC {judged.macro:.3f}", fontsize=9)
+    _finish(axes)
+    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    save_figure(figure, path)
+
+
+def draw_calibration(task: Task, judged: Judged, path: Path) -> None:
+    """Predicted chance against how often it came true, all labels pooled, over how many predictions there are a bin."""
+    labels, chances = task.values("test"), judged.outcome.prediction.chances
+    known = ~np.isnan(labels)
+    found = calibration(labels[known] == 1, chances[known])
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    above.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+    above.plot(found.predicted, found.observed, color=RED, marker="o", markersize=4, linewidth=1.4)
+    above.set_ylabel("share that came true", fontsize=8)
+    above.set_title(
+        f"{task.name}, {judged.outcome.readout}: calibration error {found.error:.3f}, labels pooled", fontsize=9
+    )
+    bins = len(found.count)
+    below.bar((np.arange(bins) + 0.5) / bins, found.count, width=0.9 / bins, color="0.7")
+    below.set_yscale("log")
+    below.set_ylabel("predictions", fontsize=8)
+    below.set_xlabel("predicted chance", fontsize=8)
+    for axes in (above, below):
+        _finish(axes)
+    save_figure(figure, path)
+
+
+def _finish(axes: Any) -> None:
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
