@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lamae_jax.config import Command, flat
+from lamae_jax.command import Command
+from lamae_jax.config import flat
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lamae_jax import config
-from lamae_jax.config import Command, fields_of, flat, load_config, read_command
+from lamae_jax.command import Command, fields_of, load_config, read_command
+from lamae_jax.config import flat
 from lamae_jax.errors import UserError
 from lamae_jax.main import main
 from lamae_jax.workdir import claimed

@@ -16,7 +16,7 @@ from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_calibration, draw_probe, draw_roc
 from lamae_jax.evaluate.outcomes import MODES, Settings, outcomes
 from lamae_jax.evaluate.report import write_report
-from lamae_jax.evaluate.results import judge, write_predictions, write_results
+from lamae_jax.evaluate.results import ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.summary import summarise
 from lamae_jax.evaluate.task import check_not_pretrained, open_model, open_task, untrained
 from lamae_jax.evaluate.tuning import TuneConfig
@@ -101,7 +101,7 @@ def evaluate(config: EvaluationConfig, workdir: Path) -> dict[str, Any]:
 
     best = max(judged.values(), key=lambda each: each.outcome.prediction.validation)
     both = [*judged.values(), *(yardsticks.values() if model.sha256 else ())]
-    write_results(workdir / "results.csv", task, both)
+    write_results(workdir / "results.csv", [ResultSet(task, both)])
     write_predictions(workdir / "predictions.npz", task, both)
     summary = summarise(task, config.mode, judged, yardsticks, config.resamples, config.seed) | {
         "best_on_validation": best.outcome.readout,

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lamae_jax.evaluate.results import Judged
+from lamae_jax.evaluate.results import SYSTEMS, Judged
 from lamae_jax.evaluate.statistics import calibration, roc_curve
 from lamae_jax.evaluate.task import Task
 from lamae_jax.signal.paper import save_figure
 
 RED = "#b3202c"
+COLORS = {"lamae": RED, "lamae_e": "#e08a3c", "lamae_e_b": "#c9b037", "scratch": "0.45", "mmvm": "#4a7fb0", "ind_p": "#3f8f5a",
+          "ind_s": "0.7"}  # fmt: skip
 NAMED = 8  # labels with a line of their own in a legend
 
 
@@ -105,6 +107,60 @@ def draw_calibration(task: Task, judged: Judged, path: Path) -> None:
     below.set_xlabel("predicted chance", fontsize=8)
     for axes in (above, below):
         _finish(axes)
+    save_figure(figure, path)
+
+
+def draw_systems(systems: dict[str, Any], title: str, path: Path) -> None:
+    """A line a system: the mean over seeds with its interval by patient, each seed a dot."""
+    figure = Figure(figsize=(6.0, 1.0 + 0.34 * len(systems)), layout="constrained")
+    axes = figure.subplots()
+    for y, (system, of) in enumerate(reversed(systems.items())):
+        color = COLORS[system]
+        axes.plot(of["by_patient"], [y, y], color=color, linewidth=1.4)
+        axes.scatter(of["each_seed"], [y] * len(of["each_seed"]), color=color, s=10, zorder=3)
+        axes.scatter([of["macro_auroc"]], [y], color=color, marker="D", s=28, zorder=4)
+        axes.annotate(
+            f"{of['macro_auroc']:.3f}",
+            (of["by_patient"][1], y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    names = [f"{SYSTEMS[system]}, {of['readout']}" for system, of in systems.items()]
+    axes.set_yticks(range(len(names)), names[::-1])
+    axes.margins(x=0.15, y=0.12)
+    axes.set_xlabel("macro AUROC, test fold", fontsize=8)
+    axes.set_title(title, fontsize=9)
+    _finish(axes)
+    save_figure(figure, path)
+
+
+def draw_curves(curves: dict[str, dict[int, list[float]]], title: str, sizes: str, path: Path) -> None:
+    """Macro AUROC along a size for each system: the mean, the range of draws or seeds shaded. Size 0 is a dashed line across."""
+    figure = Figure(figsize=(5.6, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for system, by_size in curves.items():
+        if not by_size:
+            continue
+        color, at = COLORS[system], [size for size in by_size if size]
+        if 0 in by_size:
+            axes.axhline(float(np.mean(by_size[0])), color=color, linewidth=1, linestyle="--", label=SYSTEMS[system])
+        if at:
+            axes.plot(
+                at, [np.mean(by_size[n]) for n in at], color=color, marker="o", markersize=4, label=SYSTEMS[system]
+            )
+            low, high = ([bound(by_size[n]) for n in at] for bound in (min, max))
+            axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    ticks = sorted({size for by_size in curves.values() for size in by_size if size})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel(sizes, fontsize=8)
+    axes.set_ylabel("macro AUROC, test fold", fontsize=8)
+    axes.set_title(title, fontsize=9)
+    _finish(axes)
+    axes.legend(fontsize=7, frameon=False, loc="lower right")
     save_figure(figure, path)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lamae_jax.evaluate.results import Judged, calibrated
+from lamae_jax.evaluate.results import SYSTEMS, Judged, calibrated
 from lamae_jax.evaluate.task import Task
 from lamae_jax.files import write_text
 
@@ -38,15 +38,6 @@ MODES = {
     "attention": "attention probe on frozen tokens",
     "knn": "nearest neighbours of frozen features",
     "finetune": "fine-tuned end to end",
-}
-SYSTEMS = {
-    "lamae": "LAMAE",
-    "lamae_e": "LAMAE_E (encoder of LAMAE)",
-    "lamae_e_b": "LAMAE_E (alpha_LA = 0)",
-    "scratch": "Scratch",
-    "mmvm": "MMVM",
-    "ind_p": "Ind_P",
-    "ind_s": "Ind_S",
 }
 
 

@@ -17,7 +17,6 @@ def summarise(
     split = task.store.split
     first = next(iter(judged.values()))
     undefined = set(task.labels.names) - {task.names[c] for c in np.flatnonzero(~np.isnan(first.aurocs))}
-    patients = task.store.patients[task.rows[task.part == "test"]]
 
     def each(what: Any) -> dict[str, Any]:
         """A figure of the model, and of the untrained one under the same name with `_random`."""
@@ -47,19 +46,7 @@ def summarise(
             "undefined": [name for name in task.labels.names if name in undefined],
             **task.labels.notes,
         },
-        "bootstrap": {
-            "resamples": resamples,
-            "seed": seed,
-            "level": 0.95,
-            "by_record": "basic",
-            "by_patient": "percentile",
-            "patients": len(np.unique(patients.astype(str))),
-            # Of so many resamples; the labels that never were one-sided are left out.
-            "one_sided": {
-                kind: {name: int(n) for name, n in zip(task.names, counts, strict=True) if 0 < n < resamples}
-                for kind, counts in first.one_sided.items()
-            },
-        },
+        "bootstrap": described_bootstrap(task, first, resamples, seed),
         "seed": seed,
         "split": {
             "column": split.column, "train": list(split.train), "validation": list(split.validation),
@@ -67,3 +54,21 @@ def summarise(
         },
         "store": {"folder": str(task.store.folder), "hash": task.store.hash, "source": task.store.name},
     }  # fmt: skip
+
+
+def described_bootstrap(task: Task, judged: Judged, resamples: int, seed: int) -> dict[str, Any]:
+    """How intervals were made, and which labels a resample left one-sided how often."""
+    patients = task.store.patients[task.rows[task.part == "test"]]
+    return {
+        "resamples": resamples,
+        "seed": seed,
+        "level": 0.95,
+        "by_record": "basic",
+        "by_patient": "percentile",
+        "patients": len(np.unique(patients.astype(str))),
+        # Of so many resamples; the labels that never were one-sided are left out.
+        "one_sided": {
+            kind: {name: int(n) for name, n in zip(task.names, counts, strict=True) if 0 < n < resamples}
+            for kind, counts in judged.one_sided.items()
+        },
+    }

@@ -280,7 +280,7 @@ def test_own_labels_with_unknown_records(store: Path, tmp_path: Path) -> None:
         lines["never"]["auroc"] == lines["rare"]["auroc"] == lines["rare"]["auroc_low"] == lines["rare"]["auprc"] == ""
     )
     assert (
-        lines["fast"]["n_train_pos"] == "23"
+        lines["fast"]["n_train_pos"] == "22"
         and lines["rare"]["n_train_pos"] == "2"
         and lines["rare"]["n_test_pos"] == "0"
     )
