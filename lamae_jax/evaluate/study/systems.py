@@ -20,8 +20,8 @@ from lamae_jax.evaluate.report import Figure, heading, image, page, paragraph, p
 from lamae_jax.evaluate.results import Judged, Outcome, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.study.cells import predicted, pretrained, study_store
 from lamae_jax.evaluate.study.tables import COMPARISONS, caution, columns, label_rows, versus, versus_rows
-from lamae_jax.evaluate.summary import described_bootstrap
-from lamae_jax.evaluate.task import Task, open_task, untrained
+from lamae_jax.evaluate.summary import described_bootstrap, where
+from lamae_jax.evaluate.task import Task, check_not_pretrained, open_task, untrained
 from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.files import write_json
 from lamae_jax.progress import say
@@ -74,6 +74,8 @@ def study(config: StudyConfig, workdir: Path) -> dict[str, Any]:
     say(f"{config.labels}: {len(task.learnable)} of {len(task.labels.names)} labels, records: {sizes}")
     settings = Settings(workdir / "features", config.batch_size, config.seed, config.tuning)
     models = {each: pretrained(each.config, store, workdir / "pretrain" / each.name) for each in config.pretrainings}
+    for model in models.values():
+        check_not_pretrained(model, task.store, task.rows[task.part == "test"])
     models, betas = _with_chosen_beta(models, task, settings, workdir)
 
     found: list[Outcome] = []
@@ -157,16 +159,16 @@ def _summary(config: StudyConfig, task: Task, judged: Sequence[Judged], betas: d
                 }
                 for column in shown
             }
-    split = task.store.split
-    return figures | {
-        "records": task.counts,
-        "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
-        "mmvm_betas_on_validation": betas,
-        "bootstrap": described_bootstrap(task, judged[0], config.resamples, config.seed),
-        "seeds": sorted({each.seed for each in config.pretrainings}),
-        "split": asdict(split),
-        "store": {"folder": str(task.store.folder), "hash": task.store.hash, "source": task.store.name},
-    }
+    return (
+        figures
+        | where(task)
+        | {
+            "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
+            "mmvm_betas_on_validation": betas,
+            "bootstrap": described_bootstrap(task, judged[0], config.resamples, config.seed),
+            "seeds": sorted({each.seed for each in config.pretrainings}),
+        }
+    )
 
 
 def _report(config: StudyConfig, task: Task, judged: Sequence[Judged], summary: dict[str, Any], workdir: Path) -> None:
