@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lamae_jax.evaluate.study.label_efficiency import LabelEfficiencyConfig
     from lamae_jax.evaluate.study.scaling import ScalingConfig
     from lamae_jax.evaluate.study.systems import StudyConfig
+    from lamae_jax.serve.explain import ExplainConfig
     from lamae_jax.train.pretrain import PretrainConfig
 
 N = TypeVar("N", int, float)
@@ -185,6 +186,15 @@ def at_least_one(c: dict[str, Any], field: str) -> int:
     if c[field] < 1:
         raise UserError(f"{field}={c[field]}: must be at least 1")
     return int(c[field])
+
+
+def explain_config(c: dict[str, Any]) -> ExplainConfig:
+    """What serve/explain.py takes."""
+    from lamae_jax.data.labels.icd10 import Icd10Rules
+    from lamae_jax.serve.explain import ExplainConfig
+
+    c = dict(c)  # a copy, as in `evaluation_config`
+    return ExplainConfig(icd10=Icd10Rules(**c.pop("icd10")), **c.pop("data"), **c)
 
 
 def labels_config(c: dict[str, Any]) -> LabelsConfig:

@@ -12,10 +12,13 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_with
@@ -30,7 +33,7 @@ _DPI = 150
 
 # Colours: paper and grid as printed ECG paper has them, ink, and what a model made up.
 _PAPER, _FINE, _BOLD, _INK, _GREY = "#fffaf8", "#f8dcd8", "#efb3ad", "#111111", "#8a8a8a"
-_HIDDEN, _MODEL = "#cfd3da", "#0057d9"
+_HIDDEN, _MODEL, _LIGHT = "#cfd3da", "#0057d9", "#f5b800"
 _EDGE = 5.0  # mm of paper around everything
 _PULSE = 10.0  # mm for the calibration pulse in front of a row
 _LINE = 5.0  # mm for a line of text above
@@ -47,9 +50,11 @@ def draw_ecg(
     available: np.ndarray | None = None,
     title: str = "",
     layout: str = "3x4",
+    light: np.ndarray | None = None,
 ) -> Figure:
     """Up to 10 s of `signal` [L, S] in mV. `available` bool [L]: leads that are not are named as missing.
 
+    `light` [L, T], from 0 to 1, is laid behind the ink as a glow, each value over an equal part of its lead's time.
     Layout `3x4`: four columns of consecutive quarters of the time, lead II below throughout (the standard twelve leads are
     needed); `12x1`: a row a lead, whichever leads there are. Raises UserError for another layout, or leads it cannot show.
     """
@@ -79,6 +84,9 @@ def draw_ecg(
                 axes.plot([left, left], [baseline - 2.5, baseline + 2.5], color=_INK, linewidth=0.8)
             _name(axes, left + 1, baseline + above - 4, lead)
             piece = traces[lead]
+            if light is not None and piece is not None:
+                glow = light[list(leads).index(lead)]
+                _glow(axes, left, baseline - below, above + below, glow, signal.shape[1] / fs, (start / fs, stop / fs))
             _draw(axes, left, baseline, None if piece is None else piece[start:stop], fs)
         top = baseline - below
     return figure
@@ -156,6 +164,13 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     write_with(path, lambda file: canvas.print_png(file, metadata={"Software": None}))
 
 
+def save_vector(figure: Figure, path: Path | str) -> None:
+    """Write an SVG atomically, letters as letters; the same figure gives the same bytes."""
+    with rc_context({"svg.hashsalt": "lamae_jax", "svg.fonttype": "none"}):
+        canvas = FigureCanvasSVG(figure)
+        write_with(path, lambda file: canvas.print_svg(file, metadata={"Date": None, "Creator": None}))
+
+
 def _traces(signal: np.ndarray, leads: Sequence[str], available: np.ndarray | None) -> dict[str, np.ndarray | None]:
     """The rows of `signal` [L, S] by lead; None for a lead that is not available."""
     usable = [True] * len(leads) if available is None else available
@@ -223,3 +238,25 @@ def _shade(axes: Axes, left: float, bottom: float, height: float, hidden: np.nda
     for first, length in zip(*runs(hidden), strict=True):
         x, width = left + first / fs * MM_PER_SECOND, length / fs * MM_PER_SECOND
         axes.fill_between([x, x + width], bottom, bottom + height - 1, color=_HIDDEN, linewidth=0, zorder=2)
+
+
+def _glow(
+    axes: Axes,
+    left: float,
+    bottom: float,
+    height: float,
+    light: np.ndarray,
+    seconds: float,
+    window: tuple[float, float],
+) -> None:
+    """The part of a lead's `light` [T], which spans `seconds`, that falls into the `window` of time drawn from `left` on."""
+    start, stop = window
+    each = seconds / len(light)
+    for number, value in enumerate(light):
+        first, last = max(number * each, start), min((number + 1) * each, stop)
+        if last > first and value > 0.01:
+            x, width = left + (first - start) * MM_PER_SECOND, (last - first) * MM_PER_SECOND
+            glow = Rectangle(
+                (x, bottom + 0.5), width, height - 1, color=_LIGHT, alpha=0.75 * value, linewidth=0, zorder=1
+            )
+            axes.add_patch(glow)

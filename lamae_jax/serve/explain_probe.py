@@ -1,0 +1,122 @@
+"""What alterations of the signal cost: one linear probe, fitted once on recordings as they are, reads the altered ones.
+
+Nothing is refitted and nothing chosen again, as it would be with a model in use. n records, L leads, C labels, F features,
+R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lamae_jax.artifact.folder import Model
+from lamae_jax.evaluate.bootstrap import Interval, macro, percentile_interval, resampled_aurocs
+from lamae_jax.evaluate.cache import cached_features
+from lamae_jax.evaluate.features import fill_unavailable, standardise
+from lamae_jax.evaluate.linear import linear
+from lamae_jax.evaluate.statistics import macro_auroc
+from lamae_jax.evaluate.task import PARTS, Examples, Task
+from lamae_jax.progress import say
+from lamae_jax.serve.explain_altered import Alteration, Altered
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the probe makes of the same records under each alteration: `chances` [C] each from 0 to 1, `features` of the first.
+
+    `chances`: one [n, C] an alteration; `features` [n, F], standardised on the training records.
+    """
+
+    chances: list[np.ndarray]
+    features: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cost:
+    """AUROC under an alteration, and what is lost of the AUROC without it on the same resamples of patients (95 % intervals).
+
+    `aurocs` and `lost_each` [C] a label with `intervals` and `lost_intervals` [C, 2], NaN where the records have one sign only;
+    `macro` and `lost` their means.
+    """
+
+    name: str
+    aurocs: np.ndarray
+    intervals: np.ndarray
+    macro: float
+    interval: Interval
+    lost_each: np.ndarray
+    lost_intervals: np.ndarray
+    lost: float
+    lost_interval: Interval
+
+
+def read_altered(
+    model: Model,
+    task: Task,
+    readout: str,
+    rows: np.ndarray,
+    alterations: Sequence[Alteration],
+    features: Path,
+    batch_size: int,
+    seed: int,
+) -> Reading:
+    """Fit the probe on the task's training records and apply it to the store's `rows` [n] under each alteration.
+
+    `features`: the folder that keeps features, so that a run that was stopped goes on; `seed`: of the noise. Raises NotFinite
+    for a feature that is not finite.
+    """
+    kept = model.config.readouts  # as the probe keeps them, so that both share the folder
+    stored = cached_features(features, model, task.store, task.rows, kept, batch_size, "recordings as they are")
+    values, available = [stored[readout][np.arange(len(task.rows))]], [task.store.available[task.rows]]
+    for number, alteration in enumerate(alterations, 1):
+        store = Altered(task.store, alteration, seed)
+        label, few = f"{alteration.name} ({number} of {len(alterations)})", min(batch_size, len(rows))
+        made = cached_features(features, model, store, rows, kept, few, label)
+        values.append(made[readout][np.arange(len(rows))])
+        available.append(store.available[rows])
+    say(f"{len(alterations)} x {len(rows)} recordings read")
+    x = np.concatenate(values)
+    train, validation = (np.pad(task.part == part, (0, len(x) - len(task.part))) for part in PARTS[:2])
+    if readout == "encoder_concat":
+        x = fill_unavailable(x, np.concatenate(available), train)
+    x = standardise(x, train)
+    altered = x[len(task.rows) :]
+    prediction = linear(
+        Examples(x[train], task.values("train")), Examples(x[validation], task.values("validation")), altered
+    )
+    chances = np.split(prediction.chances, len(alterations))
+    return Reading(chances, altered[: len(rows)])
+
+
+def costs(
+    labels: np.ndarray,
+    patients: np.ndarray,
+    names: Sequence[str],
+    chances: Sequence[np.ndarray],
+    resamples: int,
+    seed: int,
+) -> list[Cost]:
+    """The cost of each alteration against the first of them; `labels` [n, C], `patients` [n]."""
+    draws = resampled_aurocs(labels, chances, patients, resamples, seed)  # [A, R, C]
+    means = macro(draws)  # [A, R]
+    first = macro_auroc(labels, chances[0])
+    found = []
+    for name, some, of_labels, mean in zip(names, chances, draws, means, strict=True):
+        here = macro_auroc(labels, some)
+        found.append(
+            Cost(
+                name,
+                here.per_label,
+                np.array([percentile_interval(each) for each in of_labels.T]),
+                here.value,
+                percentile_interval(mean),
+                first.per_label - here.per_label,
+                np.array([percentile_interval(each) for each in (draws[0] - of_labels).T]),
+                first.value - here.value,
+                percentile_interval(means[0] - mean),
+            )
+        )
+    return found
