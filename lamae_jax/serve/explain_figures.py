@@ -47,13 +47,13 @@ def draw_importance(
         axes.scatter(100 * last, y, color="black", s=14, zorder=3, label="last layer")
         axes.axvline(100 / len(leads), color="0.5", linewidth=0.8, linestyle=":")
         axes.set_xlabel("share of CLS's attention, %", fontsize=SMALL)
-        axes.legend(fontsize=7, frameon=False, loc="lower right")
-        axes.set_xlim(0, 1.25 * 100 * max(rollout.max(), last.max()))
+        axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     axes, other = panels
     for cost, at in zip(removed, y, strict=True):
         axes.plot(cost.lost_interval, [at, at], color=RED, linewidth=1.2)
         axes.scatter([cost.lost], [at], color=RED, s=18, zorder=3)
     axes.axvline(0, color="0.5", linewidth=0.8)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("macro AUROC lost without it", fontsize=SMALL)
     for cost, at in zip(alone, y, strict=True):
         other.plot(cost.interval, [at, at], color=BLUE, linewidth=1.2)
@@ -116,6 +116,7 @@ def draw_by_label(
             if np.isnan(value):
                 continue
             dark = float(image.norm(value)) > 0.85
+            value = np.round(value) + 0.0  # no -0
             axes.text(
                 column,
                 row,

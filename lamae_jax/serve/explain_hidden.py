@@ -38,18 +38,14 @@ def named_leads(text: str, leads: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def whole_leads_hidden(records: int, leads: int, patches: int, hidden: tuple[int, ...]) -> Masks:
-    """The masks that show all patches of every lead but the `hidden` ones."""
-    shown = [lead for lead in range(leads) if lead not in hidden]
+def whole_leads_hidden(shown: jax.Array, patches: int) -> Masks:
+    """The masks that show all T = `patches` of the leads `shown [B, L-n]` (ascending), and nothing of the others."""
+    records, leads = shown.shape
 
     def all_of(*shape: int) -> jax.Array:
         return jnp.broadcast_to(jnp.arange(shape[-1], dtype=jnp.int32), shape)
 
-    return Masks(
-        leads=jnp.broadcast_to(jnp.array(shown, jnp.int32), (records, len(shown))),
-        visible=all_of(records, len(shown), patches),
-        kept=all_of(records, len(shown) * patches),
-    )
+    return Masks(shown, all_of(records, leads, patches), all_of(records, leads * patches))
 
 
 class Drawn(NamedTuple):
@@ -78,38 +74,40 @@ def draw_hidden(model: Model, store: Store, rows: np.ndarray, hidden: tuple[int,
             "hidden: this model was pretrained with target=normalised and does not know how high a hidden lead is; "
             "use one with target=raw"
         )
-    params = jax.device_put(model.params)
+    params, leads = jax.device_put(model.params), range(model.config.leads)
+    shown = jnp.array([lead for lead in leads if lead not in hidden], jnp.int32)
+    which = shown, jnp.array(hidden, jnp.int32)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     with eval_batches([store], [rows], batch_size) as batches:
         for batch in batches:
-            made = _drawn(params, batch["counts"], batch["available"], model.config, model.inputs, hidden)
+            made = _drawn(params, batch["counts"], batch["available"], which, model.config, model.inputs)
             parts.append(jax.device_get(made))
     recorded, drawn = (np.concatenate(each)[: len(rows)] for each in zip(*parts, strict=True))
     return Drawn(recorded, drawn)
 
 
-@partial(jax.jit, static_argnames=("config", "inputs", "hidden"))
+@partial(jax.jit, static_argnames=("config", "inputs"))
 def _drawn(
     params: Params,
     counts: jax.Array,
     available: jax.Array,
+    which: tuple[jax.Array, jax.Array],
     config: ModelConfig,
     inputs: InputConfig,
-    hidden: tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array]:
-    gone = jnp.zeros(config.leads, bool).at[jnp.array(hidden)].set(True)[None]
+    shown, hidden = which  # [L-n], [n]: data, so that one program serves whichever leads are hidden
+    gone = jnp.zeros(config.leads, bool).at[hidden].set(True)[None]
 
     def of_one(one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         counts, available = (part[None] for part in one)
         counts = crop(counts, config.samples)
         x, scale = model_input(counts, available & ~gone, inputs)
-        masks = whole_leads_hidden(1, config.leads, config.patches, hidden)
-        wanted = jnp.array(hidden, jnp.int32)[None]
+        masks = whole_leads_hidden(shown[None], config.patches)
         # In pretraining a hidden lead's CLS is seen by the others, unlike that of a lead that is not available.
-        made = reconstruct(config, params, x, masks, available | gone, decoded=wanted)
+        made = reconstruct(config, params, x, masks, available | gone, decoded=hidden[None])
         if scale.shape[1] > 1:  # each lead has a scale of its own, and a hidden one's is not known: the others' mean
-            shown = (available & ~gone)[..., None].astype(scale.dtype)
-            scale = (scale * shown).sum(axis=1, keepdims=True) / jnp.maximum(shown.sum(axis=1, keepdims=True), 1.0)
+            there = (available & ~gone)[..., None].astype(scale.dtype)
+            scale = (scale * there).sum(axis=1, keepdims=True) / jnp.maximum(there.sum(axis=1, keepdims=True), 1.0)
         millivolts = counts.astype(jnp.float32) * MV_PER_COUNT
         millivolts = jnp.where(available[..., None], millivolts - millivolts.mean(axis=-1, keepdims=True), 0.0)
         return millivolts[0], (made.reshape(1, len(hidden), -1) * scale)[0]
