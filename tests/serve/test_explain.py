@@ -103,7 +103,7 @@ class Outline(HTMLParser):
 def parsed(page: Path) -> Outline:
     outline = Outline()
     outline.feed(page.read_text())
-    assert outline.open == [] and "http" not in page.read_text()
+    assert outline.open == [] and "http:" not in page.read_text() and "https:" not in page.read_text()
     return outline
 
 

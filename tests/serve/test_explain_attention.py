@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ B, L, T = 2, 12, 6
 X = jax.random.normal(jax.random.key(1), (B, L, 60))
 ALL = jnp.ones((B, L), bool)
 weights_of = jax.jit(latent_weights, static_argnums=0)
+both_of = jax.jit(lambda *given: (latent_weights(*given), encode(*given)), static_argnums=0)
 looks_of = jax.jit(cls_looks, static_argnums=0)
 
 
@@ -46,13 +48,13 @@ def test_the_layers_end_where_the_model_ends(changes: dict[str, object]) -> None
     """The tokens after the last layer, normalised, are the CLS, lead and patch tokens that `encode` gives."""
     config = dataclasses.replace(SMALL, **changes)
     params, available = params_of(config), without(3)
-    tokens, _ = weights_of(config, params, X, available)
+    ours, encoded = both_of(config, params, X, available)
+    tokens, _ = ours
     norm = params["latent_attention"]["transformer"]["norm"]
     deviation = jnp.sqrt(tokens.var(axis=-1, keepdims=True) + 1e-6)
     normed = (tokens - tokens.mean(axis=-1, keepdims=True)) / deviation * norm["scale"][None, None] + norm["bias"][
         None, None
     ]
-    encoded = jax.jit(encode, static_argnums=0)(config, params, X, available)
     np.testing.assert_allclose(normed[:, 0], encoded.la_cls, atol=1e-5)
     np.testing.assert_allclose(normed[:, 1 : 1 + L], encoded.la_leads, atol=1e-5)
     np.testing.assert_allclose(normed[:, 1 + L :].reshape(B, L, T, -1), encoded.la, atol=1e-5)
@@ -64,10 +66,16 @@ def test_weights_times_values_are_what_the_attention_of_the_model_gives(qk_norm:
     block = jax.tree.map(lambda leaf: leaf[1], params_of(config)["latent_attention"]["transformer"]["layers"])
     x = jax.random.normal(jax.random.key(3), (B, 9, 16))
     shown = jnp.arange(9)[None].repeat(B, axis=0) != 4
-    _, weights = block_with_weights(config, block, x, None, shown)
-    (_, _), inside = Block(2, qk_norm, jnp.float32, None).apply(
-        {"params": block}, x, None, shown, None, capture_intermediates=True, mutable=["intermediates"]
-    )
+
+    @jax.jit
+    def run(x: jax.Array) -> tuple[jax.Array, Any]:
+        _, weights = block_with_weights(config, block, x, None, shown)
+        _, inside = Block(2, qk_norm, jnp.float32, None).apply(
+            {"params": block}, x, None, shown, None, capture_intermediates=True, mutable=["intermediates"]
+        )
+        return weights, inside
+
+    weights, inside = run(x)
     made = inside["intermediates"]["attention"]
     value = made["qkv"]["__call__"][0][..., 2, :, :]  # [B, N, H, Dh]
     out = block["attention"]["out"]
