@@ -197,7 +197,7 @@ class Store:
                 shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
                 start = file.tell()
                 descriptor = os.dup(file.fileno())
-        except (OSError, ValueError) as error:
+        except Exception as error:  # numpy parses the header with Python's parser, which raises this and that on damage
             raise UserError(f"store {self.folder}: {name} can't be read ({error}); check it with verify_only") from None
         weakref.finalize(self, os.close, descriptor)
         if (shape, fortran, dtype) != (due, False, np.dtype("<i2")):

@@ -253,7 +253,11 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
         provenance = {
             "version": __version__,
             "config": config.config,
-            "stores": [{"name": store.name, "sha256": store.hash} for store in data.stores],
+            "stores": [
+                {"name": store.name, "kind": store.manifest["config"]["kind"], "sha256": store.hash}
+                for store in data.stores
+            ],
+            "records": {"training": summary["train_records"], "validation": sum(map(len, data.validation))},
             "init": None if origin is None else origin.sha256,
             "figures": {name: value for name, value in summary.items() if name.startswith("val_mse")},
         }
