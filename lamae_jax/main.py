@@ -1,7 +1,8 @@
 """python -m lamae_jax.main --config=configs/TASK.py[:VARIANT] [--config.FIELD=VALUE ...] [--workdir=DIR]
 
-TASK is prepare, labels, pretrain, probe or benchmark; what a field means stands beside it in the config file. Without
---workdir the run goes to runs/TASK-VARIANT-HASH, where the hash follows from the config: the same command resumes the same run.
+TASK is prepare, labels, pretrain, probe, finetune, study, scaling, label_efficiency or benchmark; what a field means stands
+beside it in the config file. Without --workdir the run goes to runs/TASK-VARIANT-HASH, where the hash follows from the config:
+the same command resumes the same run.
 
   --help      this text
   --version   the version
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from functools import partial
 
 from lamae_jax import __version__
 from lamae_jax.errors import Lost, NotFinite, Stopped, UserError
@@ -49,9 +51,10 @@ def main(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> None:
     """Read the command, claim its folder, run its task."""
     from lamae_jax import config
+    from lamae_jax.command import facts, read_command
     from lamae_jax.workdir import claimed
 
-    command = config.read_command(arguments)
+    command = read_command(arguments)
     if command.task == "prepare":
         from lamae_jax.data.prepare import prepare
 
@@ -68,23 +71,44 @@ def run(arguments: list[str]) -> None:
         from lamae_jax.train.pretrain import pretrain
         from lamae_jax.train.processes import check_alike, start_processes, together
 
-        # orbax and its event loop log, with tracebacks, what is then raised; the raised error becomes one line.
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        quiet()
         values = command.config
         split = values["batch_size"] // max(1, values["accumulate"]) if values["mesh"]["data"] == -1 else 1
         process = start_processes(named=command.workdir is not None, batch_size=split)
         pretraining = together(lambda: config.pretrain_config(command.config))
         with contextlib.ExitStack() as stack:
             workdir = together(lambda: stack.enter_context(claimed(command, process)))
-            check_alike(lambda: config.facts(command))
+            check_alike(lambda: facts(command))
             pretrain(pretraining, workdir)
-    elif command.task == "probe":
-        from lamae_jax.evaluate.probe import probe
+    elif command.task in ("probe", "finetune"):
+        from lamae_jax.evaluate.evaluation import evaluate
+        from lamae_jax.train.processes import use_cores
 
-        probing = config.probe_config(command.config)
+        evaluating = config.evaluation_config(command.config, command.task)
         with claimed(command) as workdir:
-            probe(probing, workdir)
+            use_cores(evaluating.batch_size)
+            evaluate(evaluating, workdir)
+    elif command.task in ("study", "scaling"):
+        from lamae_jax.evaluate.study.scaling import scaling
+        from lamae_jax.evaluate.study.systems import study
+        from lamae_jax.train.processes import use_cores
+
+        quiet()
+        if command.task == "study":
+            work = partial(study, config.study_config(command.config))
+        else:
+            work = partial(scaling, config.scaling_config(command.config))
+        with claimed(command) as workdir:
+            use_cores(command.config["pretrain"]["batch_size"])
+            work(workdir)
+    elif command.task == "label_efficiency":
+        from lamae_jax.evaluate.study.label_efficiency import label_efficiency
+        from lamae_jax.train.processes import use_cores
+
+        measuring_labels = config.label_efficiency_config(command.config)
+        with claimed(command) as workdir:
+            use_cores(measuring_labels.batch_size)
+            label_efficiency(measuring_labels, workdir)
     elif command.task == "benchmark" and command.variant == "growth":
         from lamae_jax.benchmark.growth import GrowthConfig, growth
 
@@ -98,7 +122,14 @@ def run(arguments: list[str]) -> None:
         with claimed(command) as workdir:
             benchmark(measuring, workdir)
     else:
-        raise UserError(f"task={command.task}: must be prepare, labels, pretrain, probe or benchmark")
+        tasks = "prepare, labels, pretrain, probe, finetune, study, scaling, label_efficiency or benchmark"
+        raise UserError(f"task={command.task}: must be {tasks}")
+
+
+def quiet() -> None:
+    """orbax and its event loop log, with tracebacks, what is then raised; the raised error becomes one line."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lamae_jax.config import Command, flat
+from lamae_jax.command import Command
+from lamae_jax.config import flat
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 
 # A run may go on with these changed: they decide how it is computed and written, not what comes out.
-MAY_CHANGE = ("mesh.", "data.workers", "checkpoint.", "log_every", "workers")
+MAY_CHANGE = ("mesh.", "data.workers", "checkpoint.", "log_every", "workers", "cache")
 # What a claimed folder holds before its run has made anything.
 OWN = (".lock", "config.json")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lamae_jax import config
-from lamae_jax.config import Command, fields_of, flat, load_config, read_command
+from lamae_jax.command import Command, fields_of, load_config, read_command
+from lamae_jax.config import flat
 from lamae_jax.errors import UserError
 from lamae_jax.main import main
 from lamae_jax.workdir import claimed
@@ -152,8 +153,8 @@ def test_reading_a_probes_config_leaves_it_whole_so_that_another_store_gets_anot
     probe = ["--config=configs/probe.py", "--config.model=random:nano", "--config.labels=ptbxl:super"]
     one, other = (read_command([*probe, f"--config.data.store={store}"]) for store in ("a", "b"))
     for command in (one, other):
-        config.probe_config(command.config)
-    assert one.config["data"] == {"store": "a"}  # this is what config.json records
+        config.evaluation_config(command.config, "probe")
+    assert one.config["data"] == {"store": "a", "limit": 0}  # this is what config.json records
     assert one.folder != other.folder
 
 

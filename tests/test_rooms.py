@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lamae_jax"
 # In the order in which data flows. A room imports itself, the ground floor and the rooms before it.
 GROUND = ["errors", "files", "progress"]
 ROOMS = ["signal", "data", "model", "artifact", "train", "evaluate", "serve", "benchmark"]
-ROOF = ["config", "workdir", "main"]
+ROOF = ["config", "command", "workdir", "main"]
 
 # Libraries (or modules of them) that live in one place alone. Paths relative to the package; a folder ends with a slash.
 HOMES = {
@@ -26,7 +26,7 @@ HOMES = {
     "wfdb": ["signal/simulated.py", "data/sources/", "benchmark/preparing.py"],
     "pandas": [],
     "tensorboardX": ["train/"],
-    "ml_collections": ["config.py", "main.py"],
+    "ml_collections": ["config.py", "command.py"],
     "absl": ["main.py"],
     "torch": ["benchmark/peer.py", "benchmark/peer_torch.py"],  # no dependency: there to be compared with
 }

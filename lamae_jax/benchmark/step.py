@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lamae_jax.evaluate.features import batch_features
+from lamae_jax.evaluate.features import features_program
 from lamae_jax.model.flops import training_flops
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import Params
@@ -83,8 +83,8 @@ class Case:
         self.compile_seconds = time.perf_counter() - begun
         self.update: Callable[..., Any] = compiled
         self.memory_bytes = program_memory(compiled) * mesh.size
-        # A copy, as the state is donated at each step; features are computed on one device.
-        self.params: Params = jax.device_get(self.state.params)
+        self.params: Params = jax.device_get(self.state.params)  # a copy, as the state is donated at each step
+        self.extractor = features_program(model, InputConfig(), READOUTS, mesh)
         self.records: Batch = jax.device_get(self.batch)
         self.train(0.0)
 
@@ -100,8 +100,7 @@ class Case:
 
     def extract(self) -> Any:
         """All readouts of the batch."""
-        counts, available = self.records["counts"], self.records["available"]
-        return batch_features(self.params, counts, available, config=self.model, inputs=InputConfig(), names=READOUTS)
+        return self.extractor(self.params, self.records["counts"], self.records["available"])
 
 
 def loop_rate(

@@ -78,23 +78,24 @@ def fold_rows(stores: Sequence[Store], part: str) -> Rows:
     return rows
 
 
-def limited(stores: Sequence[Store], rows: Rows, limit: int) -> Rows:
+def limited(stores: Sequence[Store], rows: Rows, limit: int, draw: int = 0) -> Rows:
     """Whole patients, in the order of a hash of their ids, as long as they have at most `limit` waveforms; at least one.
 
-    The order doesn't depend on the limit, so the subset of a smaller limit lies inside that of a larger one.
+    The order doesn't depend on the limit, so the subset of a smaller limit lies inside that of a larger one. Each number
+    `draw` is another order.
     """
     if limit < 1:
         raise UserError(f"data.limit: {limit}; 0 (no limit) or a number of records >= 1")
-    hashes = [patient_hashes(store, part) for store, part in zip(stores, rows, strict=True)]
+    hashes = [patient_hashes(store, part, draw) for store, part in zip(stores, rows, strict=True)]
     unique, counts = np.unique(np.concatenate(hashes), return_counts=True)  # sorted: this is the order
     taken = max(1, int(np.searchsorted(np.cumsum(counts), limit, side="right")))
     last = unique[min(taken, len(unique)) - 1]
     return [part[each <= last] for part, each in zip(rows, hashes, strict=True)]
 
 
-def patient_hashes(store: Store, rows: np.ndarray) -> np.ndarray:
-    """A uint64 [n] for the patient of each row: the first 8 bytes of sha256 of `source/patient`."""
-    return text_hashes(store.name, store.patients[rows])
+def patient_hashes(store: Store, rows: np.ndarray, draw: int = 0) -> np.ndarray:
+    """A uint64 [n] for the patient of each row: the first 8 bytes of sha256 of `source/patient`, or `draw/source/patient`."""
+    return text_hashes(f"{draw}/{store.name}" if draw else store.name, store.patients[rows])
 
 
 def text_hashes(source: str, ids: np.ndarray) -> np.ndarray:

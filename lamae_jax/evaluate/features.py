@@ -1,18 +1,20 @@
 """Frozen features of a store's records: one pass over the waveforms, every readout at once.
 
-N records, B a batch, L leads, S' stored samples, S the model's, D width, F features.
+N records, B a batch, L leads, S' stored samples, S the model's, T patches a lead, D width, F features.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from lamae_jax.data.loader import eval_batches
 from lamae_jax.data.store import Store
@@ -20,13 +22,22 @@ from lamae_jax.errors import NotFinite
 from lamae_jax.model.inputs import InputConfig, crop, model_input
 from lamae_jax.model.lamae import Params, encode
 from lamae_jax.model.presets import ModelConfig
-from lamae_jax.model.readouts import readout
+from lamae_jax.model.readouts import Tokens, readout
 from lamae_jax.progress import Progress
 
 CPU_RECORDS = 2
+TOKENS = "tokens"
 
 
-@partial(jax.jit, static_argnames=("config", "inputs", "names"))
+def last_tokens(tokens: Tokens) -> jax.Array:
+    """The patch tokens of latent attention, of independent leads the encoder's: `[B, L, T, D]`.
+
+    float16, for there are hundreds a record to be kept: they come out of a LayerNorm, so three digits are enough and none is
+    too large.
+    """
+    return (tokens.encoder if tokens.la is None else tokens.la).astype(jnp.float16)
+
+
 def batch_features(
     params: Params,
     counts: jax.Array,
@@ -36,7 +47,10 @@ def batch_features(
     inputs: InputConfig,
     names: tuple[str, ...],
 ) -> dict[str, jax.Array]:
-    """Readouts of `counts [B, L, S']`, longer ones cut to their middle: `[B, D]`, or `[B, L, D]` of `encoder_concat`, float32."""
+    """Readouts of `counts [B, L, S']`, longer ones cut to their middle: `[B, D]`, or `[B, L, D]` of `encoder_concat`, float32.
+
+    TOKENS is the patch tokens themselves, `[B, L, T, D]` float16.
+    """
 
     def encode_some(some: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
         counts, available = some
@@ -44,7 +58,7 @@ def batch_features(
         tokens = encode(config, params, x, available)
         # A mean over hundreds of bfloat16 tokens would lose what tells records apart.
         tokens = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tokens)
-        return {name: readout(tokens, name, available) for name in names}
+        return {name: last_tokens(tokens) if name == TOKENS else readout(tokens, name, available) for name in names}
 
     return few_at_a_time(encode_some, (counts, available))
 
@@ -59,6 +73,23 @@ def few_at_a_time(encode: Callable[[Any], dict[str, jax.Array]], batch: Any) -> 
     return {name: values.reshape(-1, *values.shape[2:]) for name, values in out.items()}
 
 
+def sharing(records: int) -> Mesh:
+    """As many of this process's devices as share out batches of `records` evenly."""
+    devices = jax.local_devices()
+    shared = max(n for n in range(1, len(devices) + 1) if records % n == 0)
+    return Mesh(np.array(devices[:shared]), ("data",), axis_types=(AxisType.Auto,))
+
+
+@lru_cache(maxsize=8)
+def features_program(
+    config: ModelConfig, inputs: InputConfig, names: tuple[str, ...], mesh: Mesh
+) -> Callable[[Params, Any, Any], dict[str, jax.Array]]:
+    """`batch_features`, compiled, of batches that the devices of `mesh` share out."""
+    work = partial(batch_features, config=config, inputs=inputs, names=names)
+    split = P("data")
+    return jax.jit(jax.shard_map(work, mesh=mesh, in_specs=(P(), split, split), out_specs=split, check_vma=False))
+
+
 def extract(
     params: Params,
     config: ModelConfig,
@@ -69,11 +100,14 @@ def extract(
     batch_size: int,
     label: str,
 ) -> dict[str, np.ndarray]:
-    """The readouts `names` of the store's `rows` [N], in their order: float32 [N, D], `encoder_concat` [N, L, D].
+    """The readouts `names` of the store's `rows` [N], in their order: float32 [N, D], `encoder_concat` [N, L, D], and
+    TOKENS [N, L, T, D] float16.
 
     One batch shape, so one compilation; the last batch is padded and cut. Raises NotFinite where a feature is not finite.
     """
-    params = jax.device_put(params)
+    mesh = sharing(batch_size)
+    program = features_program(config, inputs, names, mesh)
+    params = jax.device_put(params, NamedSharding(mesh, P()))
     progress = Progress(len(rows), "ECG", label)
     out: dict[str, np.ndarray] = {}
     done = 0
@@ -83,7 +117,7 @@ def extract(
         count = 0
         for name, values in jax.device_get(result).items():
             if name not in out:
-                out[name] = np.empty((len(rows), *values.shape[1:]), np.float32)
+                out[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
             count = min(len(values), len(rows) - done)
             out[name][done : done + count] = values[:count]
         return count
@@ -91,9 +125,7 @@ def extract(
     before: dict[str, jax.Array] | None = None
     with eval_batches([store], [rows], batch_size) as batches:
         for batch in batches:
-            running = batch_features(
-                params, batch["counts"], batch["available"], config=config, inputs=inputs, names=names
-            )
+            running = program(params, batch["counts"], batch["available"])
             if before is not None:  # the device works on this batch while the host takes the one before
                 done += take(before)
                 progress.update(done)

@@ -72,7 +72,7 @@ class TuneConfig:
 
 
 @dataclass(frozen=True)
-class Task:
+class Labelled:
     """What is learned from which records: `rows` [N] of the store, `labels` [N, C] (1, 0, NaN = unknown)."""
 
     store: Store
@@ -171,7 +171,7 @@ def make_step(model: Model, name: str, config: TuneConfig, mesh: Any) -> Callabl
     )
 
 
-def fine_tune(model: Model, name: str, config: TuneConfig, train: Task, validation: Task, title: str) -> Tuned:
+def fine_tune(model: Model, name: str, config: TuneConfig, train: Labelled, validation: Labelled, title: str) -> Tuned:
     """Fine-tune for a readout `name`; returns what was best on validation, the earlier of equals.
 
     Raises UserError where a batch cannot be filled or divided, NotFinite where the loss is not finite.
@@ -198,7 +198,9 @@ def fine_tune(model: Model, name: str, config: TuneConfig, train: Task, validati
                         f"fine-tuning: the loss is {float(loss)} at step {step + 1}; try a lower learning_rate"
                     )
                 here = jax.device_get(trainable)
-                value = macro_auroc(validation.labels, predict(model, name, here, validation, title)).value
+                value = macro_auroc(
+                    validation.labels, predict(model, name, here, validation.store, validation.rows, title)
+                ).value
                 curve.append((step + 1, value))
                 if value > best[0]:
                     best = (value, step + 1, here)
@@ -209,15 +211,20 @@ def fine_tune(model: Model, name: str, config: TuneConfig, train: Task, validati
 
 def first(model: Model, name: str, labels: int, seed: int) -> Trainable:
     """The model's parameters and a new head, nearly silent: kernel `[F, C]`, bias `[C]`."""
-    features = model.config.width * (model.config.leads if name == "encoder_concat" else 1)
+    features = features_of_readout(model.config, name)
     kernel = 0.01 * np.random.default_rng(seed).standard_normal((features, labels))
     return {"model": model.params, "head": {"kernel": kernel.astype(np.float32), "bias": np.zeros(labels, np.float32)}}
 
 
-def predict(model: Model, name: str, trainable: Trainable, task: Task, title: str, batch_size: int = 64) -> np.ndarray:
-    """Logits `[N, C]` of a task's records, nothing dropped, float64."""
-    values = extract(trainable["model"], model.config, model.inputs, task.store, task.rows, (name,), batch_size, title)[
-        name
-    ]
+def features_of_readout(config: ModelConfig, name: str) -> int:
+    """How many features a readout has."""
+    return config.width * (config.leads if name == "encoder_concat" else 1)
+
+
+def predict(
+    model: Model, name: str, trainable: Trainable, store: Store, rows: np.ndarray, title: str, batch_size: int = 64
+) -> np.ndarray:
+    """Logits `[N, C]` of the store's `rows` [N], nothing dropped, float64."""
+    values = extract(trainable["model"], model.config, model.inputs, store, rows, (name,), batch_size, title)[name]
     features = values.reshape(len(values), -1).astype(np.float64)
     return features @ trainable["head"]["kernel"].astype(np.float64) + trainable["head"]["bias"]

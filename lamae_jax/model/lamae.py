@@ -237,6 +237,14 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
     return variables["params"]
 
 
+def first_params(config: ModelConfig, seed: int) -> Params:
+    """The parameters that a pretraining of this seed starts from, and so the model that it is to be compared with untrained.
+
+    Call it inside jit, as `init_params`.
+    """
+    return init_params(config, jax.random.fold_in(jax.random.key(seed), 0))
+
+
 def reconstruct(
     config: ModelConfig,
     params: Params,

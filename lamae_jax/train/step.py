@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from lamae_jax.errors import UserError
 from lamae_jax.model.inputs import InputConfig, crop, model_input, random_start
-from lamae_jax.model.lamae import Params, init_params, patches_of, reconstruct, reconstruct_and_seen
+from lamae_jax.model.lamae import Params, first_params, patches_of, reconstruct, reconstruct_and_seen
 from lamae_jax.model.layers import Placement
 from lamae_jax.model.losses import TARGETS, counted_patches, squared_error, targets
 from lamae_jax.model.masking import MaskConfig, Masks, draw_leads, draw_masks, hidden_patches
@@ -80,7 +80,7 @@ class TrainState:
 
 def init_state(config: StepConfig) -> TrainState:
     """Step 0, drawn from the seed; to be called inside jit with the shardings of `state_shardings`."""
-    params = init_params(config.model, jax.random.fold_in(jax.random.key(config.seed), 0))
+    params = first_params(config.model, config.seed)
     opt_state = make_optimizer(config.optimizer).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, params if config.ema else None)
 

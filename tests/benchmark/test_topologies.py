@@ -20,7 +20,8 @@ from lamae_jax.benchmark.topologies import (
     recipe,
     split_weights,
 )
-from lamae_jax.config import pretrain_config, read_command
+from lamae_jax.command import read_command
+from lamae_jax.config import pretrain_config
 from lamae_jax.model.flops import training_flops
 from lamae_jax.train.sharding import MeshConfig, make_mesh
 from lamae_jax.train.step import compile_init

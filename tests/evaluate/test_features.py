@@ -9,7 +9,7 @@ import pytest
 
 from lamae_jax.data.store import Store
 from lamae_jax.errors import NotFinite
-from lamae_jax.evaluate.features import batch_features, extract, fill_unavailable, standardise
+from lamae_jax.evaluate.features import extract, features_program, fill_unavailable, sharing, standardise
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import encode, init_params
 from lamae_jax.model.presets import READOUTS, preset
@@ -66,9 +66,18 @@ def test_rows_come_in_the_order_asked_for_and_neither_batch_nor_padding_shows(pa
 
 def test_all_batches_share_one_compilation(params: dict) -> None:
     store = made_store(7)
-    before = batch_features._cache_size()
+    program = features_program(CONFIG, INPUTS, READOUTS, sharing(2))
+    before = program._cache_size()
     features(params, store, np.arange(7), 2)
-    assert batch_features._cache_size() == before + 1
+    assert program._cache_size() == before + 1
+
+
+def test_devices_share_out_a_batch_and_change_no_feature(params: dict) -> None:
+    store = made_store(16)
+    assert (sharing(8).size, sharing(3).size, sharing(12).size) == (8, 3, 6)
+    alone, shared = (features(params, store, np.arange(16), batch_size) for batch_size in (1, 8))
+    for name in READOUTS:
+        np.testing.assert_allclose(shared[name], alone[name], atol=1e-5)
 
 
 def test_longer_records_are_cut_to_their_middle(params: dict) -> None:

@@ -13,7 +13,7 @@ import pytest
 from lamae_jax.artifact.folder import Model
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.statistics import macro_auroc
-from lamae_jax.evaluate.tuning import Task, TuneConfig, draw_keep, fine_tune, layer_rates, predict
+from lamae_jax.evaluate.tuning import Labelled, TuneConfig, draw_keep, fine_tune, layer_rates, predict
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import encode, init_params
 from lamae_jax.model.presets import preset
@@ -40,9 +40,9 @@ class Memory:
     def read(self, rows: np.ndarray) -> np.ndarray:
         return self.counts[rows]
 
-    def task(self, rows: range) -> Task:
+    def task(self, rows: range) -> Labelled:
         chosen = np.arange(rows.start, rows.stop)
-        return Task(self, chosen, self.labels[chosen])  # type: ignore[arg-type]
+        return Labelled(self, chosen, self.labels[chosen])  # type: ignore[arg-type]
 
 
 STORE = Memory()
@@ -70,7 +70,9 @@ def changes(before: Any, after: Any) -> dict[str, float]:
 
 def test_it_learns_what_is_in_the_signal_and_changes_later_layers_more(model: Model) -> None:
     tuned = fine_tune(model, "la_mean", QUICK, TRAIN, VALIDATION, "test")
-    assert macro_auroc(TEST.labels, predict(model, "la_mean", tuned.trainable, TEST, "test")).value > 0.9
+    assert (
+        macro_auroc(TEST.labels, predict(model, "la_mean", tuned.trainable, TEST.store, TEST.rows, "test")).value > 0.9
+    )
     assert tuned.step in [step for step, _ in tuned.curve] and [step for step, _ in tuned.curve] == [10, 20, 30, 40]
     assert max(value for _, value in tuned.curve) == dict(tuned.curve)[tuned.step] > 0.9
     moved = changes(model.params, tuned.trainable["model"])

@@ -14,7 +14,8 @@ import pytest
 from conftest import parameters, run
 
 from lamae_jax.artifact.folder import load_model
-from lamae_jax.config import pretrain_config, read_command
+from lamae_jax.command import read_command
+from lamae_jax.config import pretrain_config
 from lamae_jax.errors import UserError
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import Seen, init_params

@@ -9,18 +9,21 @@ import pytest
 
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.errors import UserError
-from lamae_jax.evaluate.probe import ProbeConfig, probe
+from lamae_jax.evaluate.evaluation import EvaluationConfig, evaluate
+from lamae_jax.evaluate.tuning import TuneConfig
 
 
-def config(store: Path, **rules: object) -> ProbeConfig:
+def config(store: Path, **rules: object) -> EvaluationConfig:
     icd10 = Icd10Rules(**({"min_count": 19} | rules))  # type: ignore[arg-type]
-    return ProbeConfig("random:nano", str(store), "icd10:chapter_ix", "encoder_mean", 64, 0, icd10)
+    return EvaluationConfig(
+        "random:nano", str(store), "icd10:chapter_ix", "linear", "encoder_mean", 0, 64, 20, 0, "", icd10, TuneConfig()
+    )
 
 
 def test_it_trains_on_all_ecgs_with_a_diagnosis_and_tests_on_the_first_of_each_stay(
     mimic_store: Path, tmp_path: Path
 ) -> None:
-    summary = probe(config(mimic_store), tmp_path)
+    summary = evaluate(config(mimic_store), tmp_path)
     assert summary["records"] == {"train": 13, "validation": 5, "test": 6}
     assert summary["split"]["column"] == "fold"
     assert "only the first ECG of each stay (ecg_no_within_stay 0) in validation and test" in summary["split"]["rule"]
@@ -30,10 +33,11 @@ def test_it_trains_on_all_ecgs_with_a_diagnosis_and_tests_on_the_first_of_each_s
     with open(tmp_path / "results.csv", newline="") as file:
         lines = {line["label"]: line for line in csv.DictReader(file)}
     assert lines["I4891"]["description"] == "Atrial fibrillation, unspecified"
-    assert [lines["I4891"][f"positive_{part}"] for part in ("train", "validation", "test")] == ["7", "3", "3"]
+    assert [lines["I4891"][f"n_{part}_pos"] for part in ("train", "test")] == ["7", "3"]
+    assert lines["I48"]["hierarchy_level"] == "3" and lines["I4891"]["hierarchy_level"] == "5"
 
 
 def test_a_patient_in_two_folds_of_the_other_column_stops_it(mimic_store: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"two sides of the split: 1 \(train and test\); columns strat_fold"):
-        probe(config(mimic_store, fold_column="strat_fold"), tmp_path / "run")
+        evaluate(config(mimic_store, fold_column="strat_fold"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,55 @@
+"""Every system of the paper on one store: pretrained, probed and fine-tuned, in the tables of the paper (1, 3 and 4).
+
+    python -m lamae_jax.main --config=configs/study.py                                                 # simulated ECGs
+    python -m lamae_jax.main --config=configs/study.py:ptb_xl --config.pretrain.data.store=DIR
+    python -m lamae_jax.main --config=configs/study.py:mimic --config.pretrain.data.store=DIR
+
+LAMAE, LAMAE_E (the same model read at its encoder), LAMAE_E with alpha_LA = 0, MMVM with its beta chosen on validation, leads
+that never meet (Ind_P), and the architectures untrained (Scratch, Ind_S). Stopped, the same command goes on. Into the run's
+folder go results.csv (a line a system, seed, mode, readout and label), predictions.npz, summary.json, figures/ and report.html;
+pretrain/ holds the models.
+
+Fields of `config.pretrain` are those of configs/pretrain.py. More: docs/evaluating.md.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from lamae_jax.command import load_config
+from lamae_jax.config import TUNING
+from lamae_jax.errors import UserError
+
+HERE = Path(__file__).parent
+VARIANTS = ("simulated", "ptb_xl", "mimic")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """`simulated` (the default), `ptb_xl` or `mimic`."""
+    variant = variant or "simulated"
+    if variant not in VARIANTS:
+        raise UserError(f"--config=configs/study.py:{variant}: no such variant; there are {', '.join(VARIANTS)}")
+    recipe = {"simulated": "nano", "ptb_xl": "nano,hz100", "mimic": "small"}[variant]
+    config = ConfigDict()
+    config.task = "study"
+    config.variant = variant
+    config.pretrain = load_config(str(HERE / "pretrain.py"), recipe).unlock()
+    config.systems = "lamae,lamae_e_b,mmvm,independent"
+    config.seeds = 3  # pretrainings of each system, of consecutive seeds from pretrain.seed on
+    config.betas = "0.01,0.1,1"  # of mmvm, of which validation chooses
+    config.labels = {"simulated": "icd10:chapter_ix", "ptb_xl": "ptbxl:super", "mimic": "icd10:chapter_ix"}[variant]
+    config.modes = "linear,finetune"  # of linear, attention, knn and finetune
+    config.batch_size = 64  # records encoded at once
+    config.resamples = 1000  # of each bootstrap
+    config.seed = 0  # of the bootstraps, the heads and the order of labelled records
+    finetune = load_config(str(HERE / "finetune.py"))
+    config.icd10 = finetune.icd10  # rules of icd10: labels: configs/labels.py
+    config.tuning = ConfigDict({name: finetune[name] for name in TUNING})  # of mode finetune: configs/finetune.py
+    if variant == "simulated":
+        config.seeds, config.betas, config.resamples = 1, "0.1", 200
+        config.pretrain.steps, config.pretrain.data.simulated_patients = 600, 600
+        config.icd10.min_count = 20
+        config.tuning.steps, config.tuning.eval_every = 200, 50
+    elif variant == "ptb_xl":
+        config.pretrain.steps = 14_000
+    return config

@@ -1,0 +1,203 @@
+"""report.html: results as a clinician reads them, in one file that needs nothing else.
+
+Tables are in the paper's form: a row a label, a column a system, the best bold, the second italic, below them 95 % intervals by
+patient.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamae_jax.evaluate.results import SYSTEMS, Judged, calibrated
+from lamae_jax.evaluate.task import Task
+from lamae_jax.files import write_text
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 12rem; }
+thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
+small { color: #666; display: block; font-size: .78rem; }
+figure { display: inline-block; margin: 1rem 1rem 0 0; } figure img { max-width: 100%; }
+figcaption, .note { color: #555; font-size: .87rem; }
+@media print { body { max-width: none; margin: 0; } .scroll { overflow: visible; } }
+"""
+MODES = {
+    "linear": "linear probe on frozen features",
+    "attention": "attention probe on frozen tokens",
+    "knn": "nearest neighbours of frozen features",
+    "finetune": "fine-tuned end to end",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An image file of the run and what stands below it."""
+
+    path: Path
+    caption: str
+
+
+def page(path: Path, title: str, parts: Sequence[str]) -> None:
+    """Write a page of HTML `parts` under a title."""
+    text = html.escape(title)
+    body = "\n".join([f"<h1>{text}</h1>", *parts])
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{text}</title>'
+    write_text(
+        path,
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>{body}</body></html>\n',
+    )
+
+
+def paragraph(text: str) -> str:
+    """Plain text as a note."""
+    return f'<p class="note">{html.escape(text)}</p>'
+
+
+def heading(text: str) -> str:
+    """A section's title."""
+    return f"<h2>{html.escape(text)}</h2>"
+
+
+def image(figure: Figure) -> str:
+    """The figure with its bytes inside the page."""
+    data = base64.b64encode(figure.path.read_bytes()).decode()
+    caption = html.escape(figure.caption)
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+    )
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already; column titles are plain text, of which a second line is small."""
+    titles = (f"{html.escape(c.split(chr(10))[0])}{_small(chr(10).join(c.split(chr(10))[1:]))}" for c in columns)
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def ranked(values: Sequence[float], below: Sequence[str], digits: int = 3) -> list[str]:
+    """Cells of one row: the best bold, the second italic (all of equals, as they are written), what stands `below` small."""
+    written = [None if math.isnan(value) else round(value, digits) for value in values]
+    order = sorted({value for value in written if value is not None}, reverse=True)
+    cells = []
+    for value, text in zip(written, below, strict=True):
+        if value is None:
+            cells.append("-")
+            continue
+        shown = f"{value:.{digits}f}"
+        if value == order[0]:
+            shown = f"<b>{shown}</b>"
+        elif value == order[1]:
+            shown = f"<i>{shown}</i>"
+        cells.append(shown + _small(text))
+    return cells
+
+
+def column_of(judged: Judged) -> str:
+    """How a column of a table is headed."""
+    outcome = judged.outcome
+    return f"{SYSTEMS.get(outcome.system, outcome.system)}\n{outcome.readout}, {outcome.n_features} features"
+
+
+def macro_table(task: Task, all_judged: Sequence[Judged]) -> str:
+    """A row a system and readout: macro AUROC with both intervals, average precision and calibration."""
+    rows = []
+    values = ranked([each.macro for each in all_judged], [""] * len(all_judged))
+    for each, value in zip(all_judged, values, strict=True):
+        intervals, well = each.macro_intervals(), calibrated(task, each)
+        rows.append(
+            [
+                html.escape(column_of(each).replace("\n", ": ")),
+                value,
+                between(intervals["by_patient"]),
+                between(intervals["by_record"]),
+                f"{float(np.nanmean(each.auprcs)):.3f}",
+                f"{well['error']:.3f}",
+                f"{well['brier']:.3f}",
+            ]
+        )
+    columns = ["system", "macro AUROC", "95 % by patient", "95 % by record", "average precision", "calibration error",
+               "Brier score"]  # fmt: skip
+    return table(columns, rows)
+
+
+def label_table(task: Task, all_judged: Sequence[Judged]) -> str:
+    """A row a label in the order of the label set, below it the macro mean."""
+    place = {int(c): i for i, c in enumerate(task.learnable)}
+    labels = task.labels
+    test = labels.matrix[task.rows[task.part == "test"]]
+    rows = []
+    for c, label in enumerate(labels.names):
+        i = place.get(c)
+        values = [math.nan if i is None else float(each.aurocs[i]) for each in all_judged]
+        below = ["" if i is None else between(each.intervals[i]) for each in all_judged]
+        description = "" if labels.descriptions[c] == label else labels.descriptions[c]
+        level = f", {labels.levels[c]}" if labels.levels[c] in ("chapter", "block") else ""
+        positive = np.count_nonzero(test[:, c] == 1)
+        rows.append([html.escape(label) + _small(f"{description}{level}"), str(positive), *ranked(values, below)])
+    below = [between(each.macro_intervals()["by_patient"]) for each in all_judged]
+    rows.append(["<b>mean over labels</b>", "", *ranked([each.macro for each in all_judged], below)])
+    return table(["label", "positive in test", *map(column_of, all_judged)], rows)
+
+
+def between(interval: Sequence[float]) -> str:
+    """An interval in words."""
+    low, high = interval
+    return "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+
+
+def protocol(task: Task, bootstrap: dict[str, Any]) -> str:
+    """On what and how it was measured."""
+    split, counts = task.store.split, task.counts
+    return paragraph(
+        f"{task.name} on {task.store.name}: {counts['train']} records to learn from, {counts['validation']} to choose by, "
+        f"{counts['test']} of {bootstrap['patients']} patients to test on, once. Split: {split.rule}. Intervals: "
+        f"{bootstrap['resamples']} resamples of whole patients (percentile), and of records (basic) for comparison with the "
+        "literature; they hold the luck of the test set, not that of pretraining."
+    )
+
+
+def write_report(workdir: Path, title: str, task: Task, all_judged: Sequence[Judged], summary: dict[str, Any]) -> None:
+    """The report of one evaluation; its figures must have been drawn."""
+    undefined = summary["labels"]["undefined"]
+    best = summary["best_on_validation"]
+    figures = [
+        Figure(workdir / "figures" / "probe.png", "Each readout with the same architecture untrained beside it"),
+        Figure(workdir / "figures" / "roc.png", f"ROC curves of {best}, the readout that did best on validation"),
+        Figure(workdir / "figures" / "calibration.png", f"How often what {best} predicts comes true"),
+    ]
+    parts = [
+        paragraph(f"What was done: {MODES[summary['mode']]}. The model beside it is the same architecture untrained."),
+        protocol(task, summary["bootstrap"]),
+        heading("Over all labels"),
+        macro_table(task, all_judged),
+        heading("AUROC of each label"),
+        label_table(task, all_judged),
+    ]
+    if undefined:
+        parts.append(paragraph(f"Without a figure, as one sign does not occur: {', '.join(undefined)}."))
+    if summary["difference"]:
+        parts.append(heading("What pretraining adds"))
+        rows = [
+            [name, f"{d['value']:+.3f}", between(d["by_patient"]), between(d["by_record"])]
+            for name, d in summary["difference"].items()
+        ]
+        parts.append(table(["readout", "difference in macro AUROC", "95 % by patient", "95 % by record"], rows))
+    parts += [heading("Figures"), *map(image, figures)]
+    page(workdir / "report.html", title, parts)
+
+
+def _small(text: str) -> str:
+    return f"<small>{html.escape(text)}</small>" if text else ""

@@ -1,0 +1,196 @@
+"""Every system of the paper pretrained, probed and fine-tuned on one store: configs/study.py, Tables 1, 3 and 4."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lamae_jax.artifact.folder import Model
+from lamae_jax.data.labels.icd10 import Icd10Rules
+from lamae_jax.errors import UserError
+from lamae_jax.evaluate.figures import draw_systems
+from lamae_jax.evaluate.outcomes import MODES, Settings
+from lamae_jax.evaluate.report import Figure, heading, image, page, paragraph, protocol
+from lamae_jax.evaluate.results import Judged, Outcome, ResultSet, judge, write_predictions, write_results
+from lamae_jax.evaluate.study.cells import predicted, pretrained, study_store
+from lamae_jax.evaluate.study.tables import COMPARISONS, caution, columns, label_rows, versus, versus_rows
+from lamae_jax.evaluate.summary import described_bootstrap
+from lamae_jax.evaluate.task import Task, open_task, untrained
+from lamae_jax.evaluate.tuning import TuneConfig
+from lamae_jax.files import write_json
+from lamae_jax.progress import say
+from lamae_jax.train.pretrain import PretrainConfig
+
+
+@dataclass(frozen=True, eq=False)  # a key of dicts
+class Pretraining:
+    """One pretraining of a study. `system`: lamae, lamae_e_b, mmvm or independent; `beta`: an MMVM's weight, else 0."""
+
+    system: str
+    seed: int
+    beta: float
+    config: PretrainConfig
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return f"{self.system}-{self.seed}" + (f"-beta{self.beta:g}" if self.beta else "")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What configs/study.py says: `pretrainings` system by system and seed by seed, the rest as in configs/probe.py."""
+
+    pretrainings: tuple[Pretraining, ...]
+    labels: str
+    modes: tuple[str, ...]
+    batch_size: int
+    resamples: int
+    seed: int
+    icd10: Icd10Rules
+    tuning: TuneConfig
+
+    def __post_init__(self) -> None:
+        for mode in self.modes:
+            if mode not in MODES:
+                raise UserError(f"modes={','.join(self.modes)}: {mode or '(empty)'} must be one of {', '.join(MODES)}")
+        if not self.labels:
+            raise UserError("labels is empty: pass --config.labels=icd10:chapter_ix, ptbxl:super or csv:FILE")
+
+
+def study(config: StudyConfig, workdir: Path) -> dict[str, Any]:
+    """Write results.csv, predictions.npz, summary.json, report.html and figures/ into `workdir`; returns the summary."""
+    began = time.monotonic()
+    first = config.pretrainings[0].config
+    store = study_store(first, workdir)
+    task = open_task(config.labels, store, config.icd10)
+    sizes = ", ".join(f"{count} {part}" for part, count in task.counts.items())
+    say(f"{config.labels}: {len(task.learnable)} of {len(task.labels.names)} labels, records: {sizes}")
+    settings = Settings(workdir / "features", config.batch_size, config.seed, config.tuning)
+    models = {each: pretrained(each.config, store, workdir / "pretrain" / each.name) for each in config.pretrainings}
+    models, betas = _with_chosen_beta(models, task, settings, workdir)
+
+    found: list[Outcome] = []
+    for mode in config.modes:
+        for each, model in models.items():
+            say(f"{mode}: {each.name}")
+            found += predicted(workdir / "cells", mode, model, task, _readouts(mode, model, each.system), settings)
+            if each.system in ("lamae", "independent"):  # the same architectures untrained, with the same seeds
+                bare = untrained(model, each.seed)
+                found += predicted(workdir / "cells", mode, bare, task, _readouts(mode, bare, each.system), settings)
+    say(f"{len(found)} predictions: {config.resamples} resamples of each by record and by patient")
+    judged = [judge(task, outcome, config.resamples, config.seed) for outcome in found]
+    write_results(workdir / "results.csv", [ResultSet(task, judged)])
+    chosen = [
+        j for mode in config.modes for wide in (True, False) for c in columns(judged, mode, wide) for j in c.seeds
+    ]
+    write_predictions(workdir / "predictions.npz", task, list({id(each): each for each in chosen}.values()))
+    summary = _summary(config, task, judged, betas) | {
+        "models": {each.name: model.sha256 for each, model in models.items()},
+        "parameters": {
+            each.name: int(sum(leaf.size for leaf in jax.tree.leaves(model.params))) for each, model in models.items()
+        },
+        "seconds": round(time.monotonic() - began, 2),
+    }
+    for mode in config.modes:
+        for comparison in COMPARISONS:
+            draw_systems(
+                summary[mode][comparison],
+                f"{mode}, {COMPARISONS[comparison]}",
+                workdir / f"figures/{mode}_{comparison}.png",
+            )
+    write_json(workdir / "summary.json", summary)
+    _report(config, task, judged, summary, workdir)
+    return summary
+
+
+def _readouts(mode: str, model: Model, system: str) -> tuple[str, ...]:
+    """Frozen: all that the model gives; end to end: the paper's CLS, and for LAMAE_E and independent leads the encoder's mean."""
+    if mode == "attention":
+        return ("attention",)
+    if mode == "finetune":
+        if not model.config.latent_depth:
+            return ("encoder_mean",)
+        return ("la_cls", "encoder_mean") if system == "lamae" and model.sha256 else ("la_cls",)
+    return model.config.readouts
+
+
+def _with_chosen_beta(
+    models: dict[Pretraining, Model], task: Task, settings: Settings, workdir: Path
+) -> tuple[dict[Pretraining, Model], dict[str, float]]:
+    """Of the MMVMs those with the beta that does best on validation (linear probe, encoder_mean, mean over seeds)."""
+    reached: dict[float, list[float]] = {}
+    for each, model in models.items():
+        if each.system == "mmvm":
+            (outcome,) = predicted(workdir / "cells", "linear", model, task, ("encoder_mean",), settings)
+            reached.setdefault(each.beta, []).append(outcome.prediction.validation)
+    if not reached:
+        return models, {}
+    means = {beta: float(np.mean(values)) for beta, values in reached.items()}
+    best = max(means, key=lambda beta: means[beta])
+    say(f"mmvm: beta {best:g} of {', '.join(f'{beta:g} ({value:.4f})' for beta, value in means.items())} on validation")
+    return {each: model for each, model in models.items() if each.system != "mmvm" or each.beta == best}, {
+        f"{beta:g}": value for beta, value in means.items()
+    }
+
+
+def _summary(config: StudyConfig, task: Task, judged: Sequence[Judged], betas: dict[str, float]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for mode in config.modes:
+        figures[mode] = {}
+        for comparison in COMPARISONS:
+            shown = columns(judged, mode, comparison == "equal_width")
+            lamae = next((column for column in shown if column.system == "lamae"), None)
+            figures[mode][comparison] = {
+                column.system: {
+                    "readout": column.readout,
+                    "macro_auroc": float(np.mean(column.macros)),
+                    "each_seed": column.macros,
+                    **column.mean.macro_intervals(),
+                    "lamae_less_this": asdict(versus(lamae, column)) if lamae and column is not lamae else None,
+                }
+                for column in shown
+            }
+    split = task.store.split
+    return figures | {
+        "records": task.counts,
+        "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
+        "mmvm_betas_on_validation": betas,
+        "bootstrap": described_bootstrap(task, judged[0], config.resamples, config.seed),
+        "seeds": sorted({each.seed for each in config.pretrainings}),
+        "split": asdict(split),
+        "store": {"folder": str(task.store.folder), "hash": task.store.hash, "source": task.store.name},
+    }
+
+
+def _report(config: StudyConfig, task: Task, judged: Sequence[Judged], summary: dict[str, Any], workdir: Path) -> None:
+    described = [task.labels.descriptions[c] for c in task.learnable]
+    seeds = len(summary["seeds"])
+    sizes = ", ".join(f"{name} {count:,}" for name, count in summary["parameters"].items())
+    parts = [
+        protocol(task, summary["bootstrap"]),
+        caution(seeds),
+        paragraph(
+            "A system's readout is chosen on validation. At equal width every system is read as D features; best against best "
+            "lets each have its widest. Scratch and Ind_S are the architectures untrained: frozen under a probe, trained end to "
+            f"end in fine-tuning. Parameters: {sizes}."
+        ),
+    ]
+    for mode in config.modes:
+        for comparison, words in COMPARISONS.items():
+            shown = columns(judged, mode, comparison == "equal_width")
+            parts += [heading(f"{mode}, {words}"), label_rows(task.names, described, shown)]
+            lamae = next((column for column in shown if column.system == "lamae"), None)
+            if lamae:
+                parts.append(versus_rows([versus(lamae, column) for column in shown if column is not lamae]))
+            figure = workdir / f"figures/{mode}_{comparison}.png"
+            parts.append(
+                image(Figure(figure, "Macro AUROC: mean over seeds with 95 % by patient, and each seed as a dot"))
+            )
+    page(workdir / "report.html", f"Systems of the paper on {task.name}, {task.store.name}", parts)

@@ -1,0 +1,124 @@
+"""From many judged outcomes to the tables: one column a system, its readout chosen on validation, seeds averaged.
+
+Two comparisons are made, for they can differ: at equal width (every system read as D features) and best against best (any
+readout). S seeds, R resamples, C labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lamae_jax.evaluate.bootstrap import percentile_interval
+from lamae_jax.evaluate.report import between, paragraph, ranked, table
+from lamae_jax.evaluate.results import SYSTEMS, Judged
+
+ORDER = tuple(SYSTEMS)
+COMPARISONS = {"equal_width": "at equal width", "best": "best against best"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A system in one comparison: its judged outcomes, one a seed, of the readout that did best on validation."""
+
+    system: str
+    readout: str
+    seeds: tuple[Judged, ...]
+
+    @property
+    def mean(self) -> Judged:
+        """The mean over seeds: figures and, resample by resample, draws."""
+        first, stack = self.seeds[0], lambda name: np.stack([getattr(each, name) for each in self.seeds]).mean(axis=0)
+        fields = ("aurocs", "auprcs", "draws", "by_record", "by_patient")
+        return dataclasses.replace(first, **{name: stack(name) for name in fields})
+
+    @property
+    def macros(self) -> list[float]:
+        """The macro AUROC of each seed."""
+        return [each.macro for each in self.seeds]
+
+
+@dataclass(frozen=True)
+class Versus:
+    """A system against another on the same resamples: means over seeds, 95 % by patient, and the difference of each seed."""
+
+    system: str
+    other: str
+    value: float
+    interval: tuple[float, float]
+    each_seed: list[float]
+
+
+def columns(all_judged: Sequence[Judged], mode: str, equal_width: bool) -> list[Column]:
+    """A column a system in the paper's order; the readout with the best mean validation figure (the first of equals).
+
+    With `equal_width` only readouts as wide as the narrowest are considered.
+    """
+    mine = [each for each in all_judged if each.outcome.mode == mode]
+    narrowest = min((each.outcome.n_features for each in mine), default=0)
+    found = []
+    for system in ORDER:
+        by_readout: dict[str, list[Judged]] = {}
+        for each in mine:
+            if each.outcome.system == system and (not equal_width or each.outcome.n_features == narrowest):
+                by_readout.setdefault(each.outcome.readout, []).append(each)
+        if by_readout:
+            readout = max(
+                by_readout, key=lambda r: float(np.mean([j.outcome.prediction.validation for j in by_readout[r]]))
+            )
+            found.append(Column(system, readout, tuple(by_readout[readout])))
+    return found
+
+
+def versus(one: Column, other: Column) -> Versus:
+    """The difference of two systems; where they have seeds of the same number these are paired."""
+    draws = one.mean.by_patient - other.mean.by_patient
+    value = float(np.mean(one.macros) - np.mean(other.macros))
+    paired = len(one.seeds) == len(other.seeds)
+    each = [a - b for a, b in zip(one.macros, other.macros, strict=True)] if paired else []
+    return Versus(one.system, other.system, value, percentile_interval(draws), each)
+
+
+def label_rows(names: Sequence[str], described: Sequence[str], shown: Sequence[Column]) -> str:
+    """The paper's table: a row a label, a column a system, means over seeds, intervals by patient below."""
+    means = [column.mean for column in shown]
+    intervals = [mean.intervals for mean in means]
+    rows = []
+    for c, (name, description) in enumerate(zip(names, described, strict=True)):
+        values = [float(mean.aurocs[c]) for mean in means]
+        rows.append([f"{name}<small>{description}</small>", *ranked(values, [between(each[c]) for each in intervals])])
+    below = [between(mean.macro_intervals()["by_patient"]) for mean in means]
+    rows.append(["<b>mean over labels</b>", *ranked([float(np.mean(column.macros)) for column in shown], below)])
+    titles = [f"{SYSTEMS[column.system]}\n{column.readout}, {_seeds(len(column.seeds))}" for column in shown]
+    return table(["label", *titles], rows)
+
+
+def versus_rows(found: Sequence[Versus]) -> str:
+    """Differences as a table."""
+    rows = [
+        [
+            f"{SYSTEMS[each.system]} less {SYSTEMS[each.other]}",
+            f"{each.value:+.3f}",
+            between(each.interval),
+            ", ".join(f"{value:+.3f}" for value in each.each_seed) or "-",
+        ]
+        for each in found
+    ]
+    return table(["", "difference in macro AUROC", "95 % by patient", "each seed"], rows)
+
+
+def caution(seeds: int) -> str:
+    """What the number of seeds lets one claim."""
+    if seeds >= 3:
+        return paragraph("Intervals hold the luck of the test set; how far seeds lie apart stands beside them.")
+    return paragraph(
+        f"{_seeds(seeds).capitalize()} of pretraining: the intervals hold the luck of the test set alone. A claim that one "
+        "system is better needs three seeds, whose spread must be small beside the difference."
+    )
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' if number > 1 else ''}"

@@ -1,0 +1,74 @@
+"""summary.json of an evaluation: macro figures with both intervals, and all that they depend on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lamae_jax.evaluate.results import Judged, calibrated, difference
+from lamae_jax.evaluate.task import Task
+
+
+def summarise(
+    task: Task, mode: str, judged: dict[str, Judged], yardsticks: dict[str, Judged], resamples: int, seed: int
+) -> dict[str, Any]:
+    """summary.json of a model (`judged` by readout) and of the same untrained, but for what the run itself adds."""
+    split = task.store.split
+    first = next(iter(judged.values()))
+    undefined = set(task.labels.names) - {task.names[c] for c in np.flatnonzero(~np.isnan(first.aurocs))}
+
+    def each(what: Any) -> dict[str, Any]:
+        """A figure of the model, and of the untrained one under the same name with `_random`."""
+        name, of = what
+        return {
+            name: {r: of(j) for r, j in judged.items()},
+            f"{name}_random": {r: of(j) for r, j in yardsticks.items()},
+        }
+
+    figures: dict[str, Any] = {}
+    for what in (
+        ("macro_auroc", lambda j: j.macro),
+        ("macro_auroc_interval", lambda j: j.macro_intervals()),
+        ("macro_auroc_validation", lambda j: j.outcome.prediction.validation),
+        ("macro_auprc", lambda j: float(np.nanmean(j.auprcs))),
+        ("calibration", lambda j: calibrated(task, j)),
+        ("chosen", lambda j: j.outcome.prediction.chosen),
+    ):
+        figures |= each(what)
+    return figures | {
+        "difference": {} if judged is yardsticks else {r: difference(j, yardsticks[r]) for r, j in judged.items()},
+        "mode": mode,
+        "records": task.counts,
+        "labels": {
+            "task": task.name,
+            "scored": len(task.labels.names) - len(undefined),
+            "undefined": [name for name in task.labels.names if name in undefined],
+            **task.labels.notes,
+        },
+        "bootstrap": described_bootstrap(task, first, resamples, seed),
+        "seed": seed,
+        "split": {
+            "column": split.column, "train": list(split.train), "validation": list(split.validation),
+            "test": list(split.test), "rule": split.rule,
+        },
+        "store": {"folder": str(task.store.folder), "hash": task.store.hash, "source": task.store.name},
+    }  # fmt: skip
+
+
+def described_bootstrap(task: Task, judged: Judged, resamples: int, seed: int) -> dict[str, Any]:
+    """How intervals were made, and which labels a resample left one-sided how often."""
+    patients = task.store.patients[task.rows[task.part == "test"]]
+    return {
+        "resamples": resamples,
+        "seed": seed,
+        "level": 0.95,
+        "by_record": "basic",
+        "by_patient": "percentile",
+        "patients": len(np.unique(patients.astype(str))),
+        # Of so many resamples; the labels that never were one-sided are left out.
+        "one_sided": {
+            kind: {name: int(n) for name, n in zip(task.names, counts, strict=True) if 0 < n < resamples}
+            for kind, counts in judged.one_sided.items()
+        },
+    }
