@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lamae_jax.evaluate.study.label_efficiency import LabelEfficiencyConfig
     from lamae_jax.evaluate.study.scaling import ScalingConfig
     from lamae_jax.evaluate.study.systems import StudyConfig
+    from lamae_jax.serve.archive import EmbedConfig
     from lamae_jax.train.pretrain import PretrainConfig
 
 N = TypeVar("N", int, float)
@@ -185,6 +186,13 @@ def at_least_one(c: dict[str, Any], field: str) -> int:
     if c[field] < 1:
         raise UserError(f"{field}={c[field]}: must be at least 1")
     return int(c[field])
+
+
+def embed_config(c: dict[str, Any]) -> EmbedConfig:
+    """What serve/archive.py takes."""
+    from lamae_jax.serve.archive import EmbedConfig
+
+    return EmbedConfig(store=c["data"]["store"], **{name: value for name, value in c.items() if name != "data"})
 
 
 def labels_config(c: dict[str, Any]) -> LabelsConfig:
