@@ -12,6 +12,7 @@ A linear probe's head standardises and fills as its training records did; a fine
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,9 @@ class Head:
             raise UserError(f"head: takes {len(self.kernel)} features, the model's {self.readout} has {features}")
 
 
-def logits(head: dict[str, jax.Array], values: jax.Array, available: jax.Array) -> jax.Array:
+def logits(head: Mapping[str, jax.Array | np.ndarray], values: jax.Array, available: jax.Array) -> jax.Array:
     """Log odds `[B, C]` from a readout `[B, D]` (or `[B, L, D]` of `encoder_concat`) with leads `available [B, L]`. Pure."""
-    features = values.reshape(len(values), -1)
+    features = values.reshape(values.shape[0], -1)
     if values.ndim == 3:
         there = jnp.broadcast_to(available[..., None], values.shape).reshape(features.shape)
         features = jnp.where(there, features, head["fill"][None])

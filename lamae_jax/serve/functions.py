@@ -19,7 +19,7 @@ from lamae_jax.model.inputs import InputConfig, crop, model_input
 from lamae_jax.model.lamae import Params, encode, reconstruct
 from lamae_jax.model.masking import Masks
 from lamae_jax.model.presets import READOUTS, ModelConfig
-from lamae_jax.model.readouts import readout
+from lamae_jax.model.readouts import Tokens, readout
 
 
 def summary_readout(config: ModelConfig) -> str:
@@ -39,6 +39,11 @@ def embed(config: ModelConfig, params: Params, x: jax.Array, available: jax.Arra
     After latent attention where the model has it, else after the encoder. An unavailable lead's are NaN: it has none.
     """
     tokens = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), encode(config, params, x, available))
+    return summarise(config, tokens, available)
+
+
+def summarise(config: ModelConfig, tokens: Tokens, available: jax.Array) -> dict[str, jax.Array]:
+    """`embed`'s three arrays from what the model encoded."""
     leads = tokens.encoder_cls if tokens.la_leads is None else tokens.la_leads
     patches = tokens.encoder if tokens.la is None else tokens.la
     there = available[..., None]

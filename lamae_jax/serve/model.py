@@ -169,6 +169,13 @@ class EcgModel(Model):
             out, self._observed(prepared), hidden, self.contract.leads, self.contract.fs, self._warned(prepared, shown)
         )
 
+    def export(self, folder: Path | str, fs: float | None = None) -> dict[str, Any]:
+        """Write the model, its preprocessing and its head as one program that runs with jax alone (see serve/export.py), for
+        recordings at `fs` Hz. Raises UserError for a rate that is not taken."""
+        from lamae_jax.serve.export import export_program
+
+        return export_program(self, folder, fs)
+
     @cached_property
     def on_device(self) -> Any:
         """The parameters on the default device."""

@@ -31,7 +31,11 @@ def test_the_kept_model_gives_the_kept_embedding() -> None:
     made = lamae_jax.load(GOLDEN).embed(recording(), fs=500, leads=LEADS, units="uV")
     kept = json.loads((GOLDEN / "embedding.json").read_text())
     assert made.warnings == (("gap_filled",),)
-    for name, values in (("cls", made.cls[0]), ("leads", made.leads[0].mean(0)), ("tokens", made.tokens[0].mean((0, 1)))):
+    for name, values in (
+        ("cls", made.cls[0]),
+        ("leads", made.leads[0].mean(0)),
+        ("tokens", made.tokens[0].mean((0, 1))),
+    ):
         np.testing.assert_allclose(values, kept[name], rtol=0, atol=1e-5, err_msg=name)
 
 
