@@ -7,6 +7,8 @@ pay for JAX.
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_collections import ConfigDict
@@ -254,3 +256,18 @@ def pretrain_config(c: dict[str, Any]) -> PretrainConfig:
         record_ids=c["record_ids"],
         config=c,
     )
+
+
+def run_config(workdir: Path | str) -> PretrainConfig:
+    """The config of a pretraining from its folder. Raises UserError where there is none that this version understands."""
+    path = Path(workdir) / "config.json"
+    try:
+        plain = json.loads(path.read_text())
+        if plain.pop("task") != "pretrain":
+            raise UserError(f"{path}: is of another task than pretrain")
+        del plain["variant"]
+        return pretrain_config(plain)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name the folder of a pretraining") from None
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not the config of a pretraining of this version ({error})") from None

@@ -33,12 +33,18 @@ def summary_readout(config: ModelConfig) -> str:
     raise AssertionError("every model has encoder_mean")
 
 
+def _encoded(config: ModelConfig, params: Params, x: jax.Array, available: jax.Array) -> Tokens:
+    """What the model encodes, float32. The parameters of a loaded model are numpy arrays, which a tracer can't index."""
+    tokens = encode(config, jax.tree.map(jnp.asarray, params), jnp.asarray(x), jnp.asarray(available))
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tokens)
+
+
 def embed(config: ModelConfig, params: Params, x: jax.Array, available: jax.Array) -> dict[str, jax.Array]:
     """`x [B, L, S]` with leads `available [B, L]` -> `cls [B, D]`, `leads [B, L, D]`, `tokens [B, L, T, D]`, float32.
 
     After latent attention where the model has it, else after the encoder. An unavailable lead's are NaN: it has none.
     """
-    tokens = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), encode(config, params, x, available))
+    tokens = _encoded(config, params, x, available)
     return summarise(config, tokens, available)
 
 
@@ -46,7 +52,7 @@ def summarise(config: ModelConfig, tokens: Tokens, available: jax.Array) -> dict
     """`embed`'s three arrays from what the model encoded."""
     leads = tokens.encoder_cls if tokens.la_leads is None else tokens.la_leads
     patches = tokens.encoder if tokens.la is None else tokens.la
-    there = available[..., None]
+    there = jnp.asarray(available)[..., None]
     return {
         "cls": readout(tokens, summary_readout(config), available),
         "leads": jnp.where(there, leads, jnp.nan),
@@ -58,7 +64,7 @@ def predict(
     config: ModelConfig, params: Params, head: dict[str, jax.Array], name: str, x: jax.Array, available: jax.Array
 ) -> dict[str, jax.Array]:
     """Probabilities `[B, C]` that the arrays of a `head` (artifact/head.py) give to the readout `name`."""
-    tokens = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), encode(config, params, x, available))
+    tokens = _encoded(config, params, x, available)
     return {"probabilities": jax.nn.sigmoid(logits(head, readout(tokens, name, available), available))}
 
 

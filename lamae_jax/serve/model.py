@@ -156,7 +156,7 @@ class EcgModel(Model):
         for count in np.unique(shown.sum(axis=1)):  # one program for each number of leads
             rows = np.flatnonzero(shown.sum(axis=1) == count)
             masks = _masks(shown[rows], rows, self.config.patches, mask)
-            where = hidden_patches(masks, self.config.leads, self.config.patches)
+            where = jax.jit(hidden_patches, static_argnums=(1, 2))(masks, self.config.leads, self.config.patches)
             hidden[rows] = np.repeat(where, self.config.patch, axis=-1)
 
             def run(counts: jax.Array, available: jax.Array, masks: Masks) -> dict[str, jax.Array]:
