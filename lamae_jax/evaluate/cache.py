@@ -67,7 +67,7 @@ def cached_features(
     home = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     pieces = _whole_pieces(home, store, names)
     missing = np.setdiff1d(rows, np.concatenate([[], *(piece["rows"] for piece in pieces)]).astype(np.int64))
-    if len(missing) < len(rows):
+    if 0 < len(missing) < len(rows):
         say(f"{label}: features of {len(rows) - len(missing)} of {len(rows)} records are in {home}")
     if len(missing):
         write_json(home / "key.json", key)

@@ -14,7 +14,6 @@ def summarise(
     task: Task, mode: str, judged: dict[str, Judged], yardsticks: dict[str, Judged], resamples: int, seed: int
 ) -> dict[str, Any]:
     """summary.json of a model (`judged` by readout) and of the same untrained, but for what the run itself adds."""
-    split = task.store.split
     first = next(iter(judged.values()))
     undefined = set(task.labels.names) - {task.names[c] for c in np.flatnonzero(~np.isnan(first.aurocs))}
 
@@ -36,24 +35,22 @@ def summarise(
         ("chosen", lambda j: j.outcome.prediction.chosen),
     ):
         figures |= each(what)
-    return figures | {
-        "difference": {} if judged is yardsticks else {r: difference(j, yardsticks[r]) for r, j in judged.items()},
-        "mode": mode,
-        "records": task.counts,
-        "labels": {
-            "task": task.name,
-            "scored": len(task.labels.names) - len(undefined),
-            "undefined": [name for name in task.labels.names if name in undefined],
-            **task.labels.notes,
-        },
-        "bootstrap": described_bootstrap(task, first, resamples, seed),
-        "seed": seed,
-        "split": {
-            "column": split.column, "train": list(split.train), "validation": list(split.validation),
-            "test": list(split.test), "rule": split.rule,
-        },
-        "store": {"folder": str(task.store.folder), "hash": task.store.hash, "source": task.store.name},
-    }  # fmt: skip
+    return (
+        figures
+        | where(task)
+        | {
+            "difference": {} if judged is yardsticks else {r: difference(j, yardsticks[r]) for r, j in judged.items()},
+            "mode": mode,
+            "labels": {
+                "task": task.name,
+                "scored": len(task.labels.names) - len(undefined),
+                "undefined": [name for name in task.labels.names if name in undefined],
+                **task.labels.notes,
+            },
+            "bootstrap": described_bootstrap(task, first, resamples, seed),
+            "seed": seed,
+        }
+    )
 
 
 def described_bootstrap(task: Task, judged: Judged, resamples: int, seed: int) -> dict[str, Any]:
@@ -72,3 +69,16 @@ def described_bootstrap(task: Task, judged: Judged, resamples: int, seed: int) -
             for kind, counts in judged.one_sided.items()
         },
     }
+
+
+def where(task: Task) -> dict[str, Any]:
+    """On which records of which store by which rule."""
+    split = task.store.split
+    return {
+        "records": task.counts,
+        "split": {
+            "column": split.column, "train": list(split.train), "validation": list(split.validation),
+            "test": list(split.test), "rule": split.rule,
+        },
+        "store": {"folder": str(task.store.folder), "hash": task.store.hash, "source": task.store.name},
+    }  # fmt: skip

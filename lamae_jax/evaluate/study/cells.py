@@ -14,7 +14,7 @@ from lamae_jax.artifact.folder import Model, load_model
 from lamae_jax.data.store import Store
 from lamae_jax.evaluate.outcomes import Settings, outcomes
 from lamae_jax.evaluate.results import Outcome, load_outcomes, save_outcomes
-from lamae_jax.evaluate.task import Task, check_contract, check_not_pretrained
+from lamae_jax.evaluate.task import Task, check_contract, system_of
 from lamae_jax.progress import say
 from lamae_jax.train.pretrain import PretrainConfig, pretrain
 from lamae_jax.train.records import simulated
@@ -46,14 +46,12 @@ def predicted(
     folder: Path, mode: str, model: Model, task: Task, readouts: tuple[str, ...], settings: Settings
 ) -> list[Outcome]:
     """`outcomes`, kept in a file of `folder` that is named by all that they follow from."""
-    if model.sha256:
-        check_not_pretrained(model, task.store, task.rows[task.part == "test"])
     key: dict[str, Any] = {
         "model": model.sha256 or [dataclasses.asdict(model.config), model.provenance],
         "labels": task.name,
         "records": _digest(task.store.hash, task.rows, task.part, task.values("train"), task.values("validation")),
         "mode": mode,
-        "readouts": list(readouts),
+        "readouts": {readout: system_of(model, readout) for readout in readouts},
         "seed": settings.seed,
         "tuning": dataclasses.asdict(settings.tuning) if mode == "finetune" else None,
     }

@@ -14,12 +14,12 @@ from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_curves
 from lamae_jax.evaluate.outcomes import MODES, Settings
-from lamae_jax.evaluate.report import Figure, heading, image, page, paragraph, protocol
+from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, Figure, heading, image, page, paragraph, protocol
 from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.study.cells import predicted
 from lamae_jax.evaluate.study.curves import Point, best_on_validation, curve, curve_table, macro_over_all, systems_of
-from lamae_jax.evaluate.summary import described_bootstrap
-from lamae_jax.evaluate.task import Task, open_model, open_task, system_of, untrained
+from lamae_jax.evaluate.summary import described_bootstrap, where
+from lamae_jax.evaluate.task import Task, check_not_pretrained, open_model, open_task, system_of, untrained
 from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.files import write_json
 from lamae_jax.progress import say
@@ -56,11 +56,13 @@ class LabelEfficiencyConfig:
 
 
 def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, Any]:
-    """Write results.csv, predictions.npz (all labels), summary.json, report.html and the figure; returns the summary."""
+    """Write results.csv, predictions.npz (largest subset), summary.json, report.html and a figure; returns the summary."""
     began = time.monotonic()
     store = Store.open(config.store)
     whole = open_task(config.labels, store, config.icd10)
     models = [open_model(spec, whole.store, config.seed) for spec in config.models]
+    for model in filter(lambda model: model.sha256, models):
+        check_not_pretrained(model, whole.store, whole.rows[whole.part == "test"])
     settings = Settings(Path(config.cache or workdir / "features"), config.batch_size, config.seed, config.tuning)
     points: list[Point] = []
     sets: list[ResultSet] = []
@@ -79,21 +81,22 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
                     points.append(Point(system, mode, best.outcome.readout, size, draw, macro))
                     judged.append(best)
         sets.append(ResultSet(task, judged, (size, draw)))
+    if not sets:
+        raise UserError(
+            f"sizes={','.join(map(str, config.sizes))}: no subset shows both signs of a label; ask for more records"
+        )
     write_results(workdir / "results.csv", sets, ("n_train", "draw"))
-    write_predictions(workdir / "predictions.npz", sets[-1].task, sets[-1].judged)
+    write_predictions(workdir / "predictions.npz", sets[0].task, sets[0].judged)
     for mode in config.modes:
         curves = {system: curve(points, system, mode) for system in systems_of(points)}
         draw_curves(
             curves, f"{mode}, {whole.name}", "labelled training records", workdir / f"figures/labels_{mode}.png"
         )
-    summary = {
+    summary = where(whole) | {
         "points": [asdict(point) for point in points],
         "models": {spec: model.sha256 for spec, model in zip(config.models, models, strict=True)},
-        "records": whole.counts,
         "labels": {"task": whole.name, "names": list(whole.names), **whole.labels.notes},
-        "bootstrap": described_bootstrap(whole, sets[-1].judged[0], config.resamples, config.seed),
-        "split": asdict(whole.store.split),
-        "store": {"folder": config.store, "hash": whole.store.hash, "source": whole.store.name},
+        "bootstrap": described_bootstrap(whole, sets[0].judged[0], config.resamples, config.seed),
         "seconds": round(time.monotonic() - began, 2),
     }
     write_json(workdir / "summary.json", summary)
@@ -102,16 +105,16 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
 
 
 def _subsets(config: LabelEfficiencyConfig, store: Store, whole: Task) -> Iterator[tuple[Task, int, int]]:
-    """Each subset as a task, with its number of records and draw: the small ones first, all records once and last."""
+    """Each subset as a task, with its number of records and draw; all records once and first, for their features serve all."""
     everything = whole.counts["train"]
-    for size in sorted({size for size in config.sizes if 0 < size < everything}):
+    if any(size == 0 or size >= everything for size in config.sizes):
+        yield whole, everything, 0
+    for size in sorted({size for size in config.sizes if 0 < size < everything}, reverse=True):
         for draw in range(config.draws):
             try:
                 yield open_task(config.labels, store, config.icd10, size, draw), size, draw
             except UserError as error:  # no label shows both signs among so few
                 say(f"left out: {size} records, draw {draw}: {error}")
-    if any(size == 0 or size >= everything for size in config.sizes):
-        yield whole, everything, 0
 
 
 def _with_untrained(models: list[Model], seed: int) -> list[Model]:
@@ -124,6 +127,7 @@ def _report(
     config: LabelEfficiencyConfig, task: Task, points: list[Point], summary: dict[str, Any], workdir: Path
 ) -> None:
     parts = [
+        paragraph(SYSTEMS_ARE),
         protocol(task, summary["bootstrap"]),
         paragraph(
             "Subsets are of whole patients, each inside the next larger one of its draw; validation and test stay whole. A "
@@ -132,7 +136,7 @@ def _report(
         ),
     ]
     for mode in config.modes:
-        parts += [heading(mode), curve_table(points, mode, "training records")]
+        parts += [heading(MODES_ARE[mode]), curve_table(points, mode, "training records")]
         figure = workdir / f"figures/labels_{mode}.png"
         parts.append(image(Figure(figure, f"Mean of {config.draws} draws, their range shaded")))
     page(workdir / "report.html", f"Label efficiency on {task.name}, {task.store.name}", parts)

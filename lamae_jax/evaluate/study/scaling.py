@@ -11,12 +11,12 @@ from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_curves
 from lamae_jax.evaluate.outcomes import MODES, Settings
-from lamae_jax.evaluate.report import Figure, heading, image, page, paragraph, protocol
+from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, Figure, heading, image, page, paragraph, protocol
 from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.study.cells import predicted, pretrained, study_store
 from lamae_jax.evaluate.study.curves import Point, best_on_validation, curve, curve_table, macro_over_all, systems_of
-from lamae_jax.evaluate.summary import described_bootstrap
-from lamae_jax.evaluate.task import open_task, untrained
+from lamae_jax.evaluate.summary import described_bootstrap, where
+from lamae_jax.evaluate.task import check_not_pretrained, open_task, untrained
 from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.files import write_json
 from lamae_jax.progress import say
@@ -30,6 +30,11 @@ class Pretraining:
     size: int
     seed: int
     config: PretrainConfig
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        return f"{self.size or 'all'}-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -81,32 +86,32 @@ def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
 
     models = {}
     for each in config.pretrainings:
-        model = pretrained(each.config, store, workdir / "pretrain" / f"{each.size}-{each.seed}")
-        models[f"{each.size}-{each.seed}"] = model.sha256
+        model = pretrained(each.config, store, workdir / "pretrain" / each.name)
+        models[each.name] = model.sha256
         if each.seed not in {
             pretraining.seed for pretraining in config.pretrainings[: config.pretrainings.index(each)]
         }:
             measure(untrained(model, each.seed), 0, each.seed)
-        say(f"{each.size} recordings, seed {each.seed}: {', '.join(config.modes)}")
+        check_not_pretrained(model, task.store, task.rows[task.part == "test"])
         assert model.pretraining_records is not None
-        measure(model, len(model.pretraining_records), each.seed)
+        count = len(model.pretraining_records)
+        say(f"{count} recordings, seed {each.seed}: {', '.join(config.modes)}")
+        measure(model, count, each.seed)
     write_results(workdir / "results.csv", sets, ("n_pretrain",))
     write_predictions(workdir / "predictions.npz", task, [judged for each in sets for judged in each.judged])
     for mode in config.modes:
         curves = {system: curve(points, system, mode) for system in systems_of(points)}
         draw_curves(curves, f"{mode}, {task.name}", "recordings pretrained on", workdir / f"figures/scaling_{mode}.png")
-    summary: dict[str, Any] = {
+    summary: dict[str, Any] = where(task) | {
         "points": [asdict(point) for point in points],
         "models": models,
-        "records": task.counts,
         "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
         "bootstrap": described_bootstrap(task, sets[0].judged[0], config.resamples, config.seed),
-        "split": asdict(task.store.split),
-        "store": {"folder": str(task.store.folder), "hash": task.store.hash, "source": task.store.name},
         "seconds": round(time.monotonic() - began, 2),
     }
     write_json(workdir / "summary.json", summary)
     parts = [
+        paragraph(SYSTEMS_ARE),
         protocol(task, summary["bootstrap"]),
         paragraph(
             "Subsets are of whole patients, each inside the next larger one; every pretraining takes the same number of "
@@ -115,7 +120,7 @@ def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
         ),
     ]
     for mode in config.modes:
-        parts += [heading(mode), curve_table(points, mode, "recordings pretrained on")]
+        parts += [heading(MODES_ARE[mode]), curve_table(points, mode, "recordings pretrained on")]
         parts.append(image(Figure(workdir / f"figures/scaling_{mode}.png", "Mean of the seeds, their range shaded")))
     page(workdir / "report.html", f"Pretraining on fewer recordings: {task.name}, {task.store.name}", parts)
     return summary

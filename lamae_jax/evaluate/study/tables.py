@@ -7,6 +7,7 @@ readout). S seeds, R resamples, C labels.
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class Versus:
     system: str
     other: str
     value: float
-    interval: tuple[float, float]
+    interval: list[float]
     each_seed: list[float]
 
 
@@ -79,7 +80,7 @@ def versus(one: Column, other: Column) -> Versus:
     value = float(np.mean(one.macros) - np.mean(other.macros))
     paired = len(one.seeds) == len(other.seeds)
     each = [a - b for a, b in zip(one.macros, other.macros, strict=True)] if paired else []
-    return Versus(one.system, other.system, value, percentile_interval(draws), each)
+    return Versus(one.system, other.system, value, list(percentile_interval(draws)), each)
 
 
 def label_rows(names: Sequence[str], described: Sequence[str], shown: Sequence[Column]) -> str:
@@ -89,7 +90,12 @@ def label_rows(names: Sequence[str], described: Sequence[str], shown: Sequence[C
     rows = []
     for c, (name, description) in enumerate(zip(names, described, strict=True)):
         values = [float(mean.aurocs[c]) for mean in means]
-        rows.append([f"{name}<small>{description}</small>", *ranked(values, [between(each[c]) for each in intervals])])
+        rows.append(
+            [
+                f"{html.escape(name)}<small>{html.escape(description)}</small>",
+                *ranked(values, [between(each[c]) for each in intervals]),
+            ]
+        )
     below = [between(mean.macro_intervals()["by_patient"]) for mean in means]
     rows.append(["<b>mean over labels</b>", *ranked([float(np.mean(column.macros)) for column in shown], below)])
     titles = [f"{SYSTEMS[column.system]}\n{column.readout}, {_seeds(len(column.seeds))}" for column in shown]

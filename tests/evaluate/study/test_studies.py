@@ -1,0 +1,221 @@
+"""Studies from the command's config to their files: what is pretrained, what is kept, and what a second run does again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lamae_jax import config
+from lamae_jax.artifact.folder import Model, load_model, save_model
+from lamae_jax.command import read_command
+from lamae_jax.data.store import Store
+from lamae_jax.errors import UserError
+from lamae_jax.evaluate.outcomes import outcomes
+from lamae_jax.evaluate.study import cells, systems
+from lamae_jax.evaluate.study.label_efficiency import label_efficiency
+from lamae_jax.evaluate.study.scaling import scaling
+from lamae_jax.evaluate.study.systems import study
+from lamae_jax.evaluate.task import untrained
+from lamae_jax.model.inputs import InputConfig
+from lamae_jax.model.presets import preset
+from lamae_jax.train.pretrain import PretrainConfig
+
+SMALL = [
+    "--config.icd10.min_count=19", "--config.resamples=20", "--config.tuning.steps=4", "--config.tuning.batch_size=8",
+    "--config.tuning.eval_every=2", "--config.batch_size=8",
+]  # fmt: skip
+
+
+def asked(file: str, *fields: str) -> dict[str, Any]:
+    return read_command([f"--config=configs/{file}", *SMALL, *fields]).config
+
+
+def fakes(monkeypatch: pytest.MonkeyPatch, pretrained: list[PretrainConfig]) -> None:
+    """Models of a narrow nano in place of pretrained ones: what a study does with them is the same."""
+
+    def fake(configured: PretrainConfig, store: Store, folder: Path) -> Model:
+        pretrained.append(configured)
+        model = configured.step.model
+        narrow = preset("nano", width=16, decoder_width=16, encoder_depth=1, latent_depth=min(1, model.latent_depth),
+                        samples=store.contract.samples, patch=store.contract.fs // 2)  # fmt: skip
+        bare = untrained(Model({}, narrow, InputConfig(), store.contract, {}, "", None), configured.step.seed)
+        save_model(folder, bare.params, narrow, InputConfig(), store.contract, {"config": configured.config}, np.arange(
+            configured.limit or 50, dtype=np.uint64))  # fmt: skip
+        return load_model(folder)
+
+    from lamae_jax.evaluate.study import scaling as scaling_file
+
+    for file in (systems, scaling_file):
+        monkeypatch.setattr(file, "pretrained", fake)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The modes of the cells that were computed."""
+    calls: list[str] = []
+
+    def once(mode: str, *rest: Any) -> Any:
+        calls.append(mode)
+        return outcomes(mode, *rest)
+
+    monkeypatch.setattr(cells, "outcomes", once)
+    return calls
+
+
+def test_a_study_pretrains_each_system_with_each_seed_and_mmvm_with_each_beta() -> None:
+    found = config.study_config(asked("study.py:ptb_xl", "--config.seeds=2", "--config.betas=0.1,1")).pretrainings
+    assert [each.name for each in found] == [
+        "lamae-0", "lamae-1", "lamae_e_b-0", "lamae_e_b-1", "mmvm-0-beta0.1", "mmvm-0-beta1", "mmvm-1-beta0.1", "mmvm-1-beta1",
+        "independent-0", "independent-1",
+    ]  # fmt: skip
+    by_name = {each.name: each.config for each in found}
+    assert by_name["lamae-1"].step.seed == 1 and by_name["lamae-1"].step.masks.alpha_LA == 0.1
+    assert by_name["lamae_e_b-0"].step.masks.alpha_LA == 0 and by_name["lamae_e_b-0"].step.model.latent_depth == 2
+    assert by_name["independent-0"].step.model.latent_depth == 0 and by_name["independent-0"].step.align is None
+    align = by_name["mmvm-1-beta1"].step.align
+    assert align is not None and align.beta == 1
+
+
+def test_scaling_pretrains_on_each_size_with_each_seed() -> None:
+    found = config.scaling_config(asked("scaling.py", "--config.sizes=100,0", "--config.seeds=2")).pretrainings
+    assert [(each.name, each.config.limit, each.config.step.seed) for each in found] == [
+        ("100-0", 100, 0), ("100-1", 100, 1), ("all-0", 0, 0), ("all-1", 0, 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "message"),
+    [
+        ("study.py", "--config.systems=lamae,mae", "systems=lamae,mae: mae must be one of lamae, lamae_e_b, mmvm"),
+        ("study.py", "--config.seeds=0", "seeds=0: must be at least 1"),
+        ("study.py", "--config.betas=low", "betas=low: must be numbers"),
+        ("study.py", "--config.modes=linear,svm", "modes=linear,svm: svm must be one of linear"),
+        ("study.py", "--config.labels=", "labels is empty"),
+        ("study.py:mitbih", "", "no such variant; there are simulated, ptb_xl, mimic"),
+        ("study.py", "--config.pretrain.mask.alpha_E=2", "mask.alpha_E=2"),
+        ("scaling.py", "--config.sizes=many", "sizes=many: must be numbers"),
+        ("label_efficiency.py", "--config.models=", "models is empty"),
+        ("label_efficiency.py", "--config.draws=0", "draws=0"),
+        ("label_efficiency.py", "--config.sizes=-1", "sizes=-1: must be numbers of records, 0 for all"),
+    ],
+)
+def test_what_cannot_be_studied_is_one_line(file: str, field: str, message: str) -> None:
+    wanted = {
+        "study": config.study_config,
+        "scaling": config.scaling_config,
+        "label_efficiency": config.label_efficiency_config,
+    }
+    rest = (
+        ["--config.models=a", "--config.data.store=b", "--config.labels=ptbxl:super"]
+        if file.startswith("label")
+        else []
+    )
+    with pytest.raises(UserError, match=message):
+        wanted[file.split(".")[0]](asked(file, *rest, *filter(None, [field])))
+
+
+def test_a_study_names_every_system_keeps_its_cells_and_does_them_once(
+    mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrainings: list[PretrainConfig] = []
+    fakes(monkeypatch, pretrainings)
+    calls = counted(monkeypatch)
+    plain = asked(
+        "study.py",
+        f"--config.pretrain.data.store={mimic_store}",
+        "--config.modes=linear,finetune",
+        "--config.betas=0.1,1",
+    )
+    summary = study(config.study_config(plain), tmp_path)
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    seven = ["lamae", "lamae_e", "lamae_e_b", "scratch", "mmvm", "ind_p", "ind_s"]
+    for mode in ("linear", "finetune"):
+        assert list(summary[mode]["equal_width"]) == seven
+        for comparison in ("equal_width", "best"):
+            assert (tmp_path / f"figures/{mode}_{comparison}.png").stat().st_size > 1000
+    assert set(summary["mmvm_betas_on_validation"]) == {"0.1", "1"} and len(summary["models"]) == 4  # one MMVM of two
+    with open(tmp_path / "results.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {(line["system"], line["mode"]) for line in lines} == {(s, m) for s in seven for m in ("linear", "finetune")}
+    page = (tmp_path / "report.html").read_text()
+    assert "Ind_S" in page and "1 seed of pretraining" in page.lower() and page.count("data:image/png;base64") == 8
+
+    before = (tmp_path / "results.csv").read_bytes()
+    assert len(calls) == 13  # two MMVMs on validation, then six models in two modes, less the MMVM's linear one again
+    study(config.study_config(plain), tmp_path)
+    assert len(calls) == 13 and (tmp_path / "results.csv").read_bytes() == before
+
+
+def test_few_labels_are_nested_and_each_architecture_is_there_untrained(mimic_store: Path, tmp_path: Path) -> None:
+    store = Store.open(mimic_store)
+    narrow = preset(
+        "nano", width=16, decoder_width=16, encoder_depth=1, latent_depth=1, samples=store.contract.samples, patch=50
+    )
+    bare = untrained(Model({}, narrow, InputConfig(), store.contract, {}, "", None), 1)
+    save_model(tmp_path / "model", bare.params, narrow, InputConfig(), store.contract, {}, None)
+    plain = asked("label_efficiency.py", f"--config.models={tmp_path / 'model'}", f"--config.data.store={mimic_store}",
+                  "--config.labels=icd10:chapter_ix", "--config.sizes=11,0", "--config.draws=2", "--config.modes=linear,knn",
+                  "--config.cache=")  # fmt: skip
+    summary = label_efficiency(config.label_efficiency_config(plain), tmp_path / "run")
+    assert {(p["system"], p["mode"], p["size"], p["draw"]) for p in summary["points"]} == {
+        (system, mode, size, draw)
+        for system in ("lamae", "lamae_e", "scratch")
+        for mode in ("linear", "knn")
+        for size, draw in ((11, 0), (11, 1), (13, 0))
+    }
+    with open(tmp_path / "run/results.csv", newline="") as file:
+        assert {(line["n_train"], line["draw"]) for line in csv.DictReader(file)} == {
+            ("11", "0"),
+            ("11", "1"),
+            ("13", "0"),
+        }
+    assert (tmp_path / "run/figures/labels_knn.png").exists() and (tmp_path / "run/report.html").exists()
+
+
+def test_few_recordings_stand_beside_none(mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes(monkeypatch, [])
+    plain = asked(
+        "scaling.py", f"--config.pretrain.data.store={mimic_store}", "--config.sizes=10,0", "--config.seeds=2"
+    )
+    summary = scaling(config.scaling_config(plain), tmp_path)
+    assert {(p["system"], p["size"], p["draw"]) for p in summary["points"]} == {
+        ("scratch", 0, 0), ("scratch", 0, 1),
+        *((system, size, seed) for system in ("lamae", "lamae_e") for size in (10, 50) for seed in (0, 1)),
+    }  # fmt: skip
+    assert (tmp_path / "figures/scaling_linear.png").exists() and "0 recordings: the architecture untrained" in (
+        tmp_path / "report.html"
+    ).read_text()
+
+
+@pytest.mark.slow
+def test_a_study_of_real_pretrainings_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first command is stopped after its first pretraining; the second finds that one complete."""
+    plain = asked("study.py", "--config.pretrain.steps=4", "--config.pretrain.data.simulated_patients=120",
+                  "--config.systems=lamae,independent", "--config.modes=linear", "--config.icd10.min_count=5")  # fmt: skip
+    whole = config.study_config(plain)
+    real, begun = cells.pretrain, []
+
+    def stopped(configured: PretrainConfig, folder: Path) -> Any:
+        begun.append(folder.name)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return real(configured, folder)
+
+    monkeypatch.setattr(cells, "pretrain", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        study(whole, tmp_path)
+    study(whole, tmp_path)
+    assert begun == ["lamae-0", "independent-0", "independent-0"]
+    assert set(json.loads((tmp_path / "summary.json").read_text())["linear"]["best"]) == {
+        "lamae",
+        "lamae_e",
+        "scratch",
+        "ind_p",
+        "ind_s",
+    }
