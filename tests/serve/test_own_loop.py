@@ -13,7 +13,7 @@ def test_build_and_train_in_a_loop_of_ones_own() -> None:
     from lamae_jax.model.losses import counted_patches, squared_error
     from lamae_jax.model.masking import MaskConfig, draw_masks, hidden_patches
 
-    config = presets.preset("nano", samples=1000, patch=100, encoder_depth=1, latent_depth=1)
+    config = presets.preset("nano", samples=1000, patch=100, width=16, encoder_depth=1, latent_depth=1)
     model, masking, leads = LAMAE(config), MaskConfig(alpha_E=0.75), jnp.arange(12)
 
     def loss(params, x, available, key):
@@ -28,7 +28,7 @@ def test_build_and_train_in_a_loop_of_ones_own() -> None:
         updates, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, value
 
-    optimiser = optax.adamw(3e-3)
+    optimiser = optax.adamw(1e-2)
     x, available = ecgs(), jnp.ones((8, 12), bool)  # [B, L, S], in units of each record's RMS
     masks = draw_masks(jax.random.key(0), available, config.patches, masking)
     init = jax.jit(lambda key: model.init(key, x, masks, available, leads, method="reconstruct"))

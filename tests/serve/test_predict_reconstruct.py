@@ -113,5 +113,5 @@ def test_the_functions_underneath_are_pure_and_differentiable(model: EcgModel, t
     from lamae_jax.serve.functions import embed
 
     x, available = np.random.default_rng(0).normal(size=(2, 12, 1000)).astype(np.float32), np.ones((2, 12), bool)
-    gradient = jax.grad(lambda x: embed(CONFIG, model.params, x, available)["cls"].sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: embed(CONFIG, model.params, x, available)["cls"].sum()))(x)
     assert gradient.shape == x.shape and np.abs(gradient).max() > 0
