@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lamae_jax.artifact.folder import load_model as load
     from lamae_jax.model import presets
     from lamae_jax.model.lamae import LAMAE
+    from lamae_jax.serve.model import load
 
 __version__ = "0.1.0"
 __all__ = ["LAMAE", "__version__", "load", "presets"]
@@ -19,9 +19,9 @@ __all__ = ["LAMAE", "__version__", "load", "presets"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from lamae_jax.artifact.folder import load_model
+        from lamae_jax.serve.model import load
 
-        return load_model
+        return load
     if name == "LAMAE":
         from lamae_jax.model.lamae import LAMAE
 

@@ -7,6 +7,8 @@ pay for JAX.
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ml_collections import ConfigDict
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from lamae_jax.evaluate.study.label_efficiency import LabelEfficiencyConfig
     from lamae_jax.evaluate.study.scaling import ScalingConfig
     from lamae_jax.evaluate.study.systems import StudyConfig
+    from lamae_jax.serve.archive import EmbedConfig
     from lamae_jax.serve.explain import ExplainConfig
     from lamae_jax.train.pretrain import PretrainConfig
 
@@ -188,6 +191,13 @@ def at_least_one(c: dict[str, Any], field: str) -> int:
     return int(c[field])
 
 
+def embed_config(c: dict[str, Any]) -> EmbedConfig:
+    """What serve/archive.py takes."""
+    from lamae_jax.serve.archive import EmbedConfig
+
+    return EmbedConfig(store=c["data"]["store"], **{name: value for name, value in c.items() if name != "data"})
+
+
 def explain_config(c: dict[str, Any]) -> ExplainConfig:
     """What serve/explain.py takes."""
     from lamae_jax.data.labels.icd10 import Icd10Rules
@@ -256,3 +266,18 @@ def pretrain_config(c: dict[str, Any]) -> PretrainConfig:
         record_ids=c["record_ids"],
         config=c,
     )
+
+
+def run_config(workdir: Path | str) -> PretrainConfig:
+    """The config of a pretraining from its folder. Raises UserError where there is none that this version understands."""
+    path = Path(workdir) / "config.json"
+    try:
+        plain = json.loads(path.read_text())
+        if plain.pop("task") != "pretrain":
+            raise UserError(f"{path}: is of another task than pretrain")
+        del plain["variant"]
+        return pretrain_config(plain)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name the folder of a pretraining") from None
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not the config of a pretraining of this version ({error})") from None

@@ -1,8 +1,8 @@
 """python -m lamae_jax.main --config=configs/TASK.py[:VARIANT] [--config.FIELD=VALUE ...] [--workdir=DIR]
 
-TASK is prepare, labels, pretrain, probe, finetune, study, scaling, label_efficiency, explain or benchmark; what a field means
-stands beside it in the config file. Without --workdir the run goes to runs/TASK-VARIANT-HASH, where the hash follows from the
-config: the same command resumes the same run.
+TASK is prepare, labels, pretrain, probe, finetune, study, scaling, label_efficiency, embed, explain or benchmark; what a field
+means stands beside it in the config file. Without --workdir the run goes to runs/TASK-VARIANT-HASH, where the hash follows from
+the config: the same command resumes the same run.
 
   --help      this text
   --version   the version
@@ -109,6 +109,14 @@ def run(arguments: list[str]) -> None:
         with claimed(command) as workdir:
             use_cores(measuring_labels.batch_size)
             label_efficiency(measuring_labels, workdir)
+    elif command.task == "embed":
+        from lamae_jax.serve.archive import embed_archive
+        from lamae_jax.train.processes import use_cores
+
+        embedding = config.embed_config(command.config)
+        with claimed(command) as workdir:
+            use_cores(embedding.batch_size)
+            embed_archive(embedding, workdir)
     elif command.task == "explain":
         from lamae_jax.serve.explain import explain
         from lamae_jax.train.processes import use_cores
@@ -130,7 +138,9 @@ def run(arguments: list[str]) -> None:
         with claimed(command) as workdir:
             benchmark(measuring, workdir)
     else:
-        tasks = "prepare, labels, pretrain, probe, finetune, study, scaling, label_efficiency, explain or benchmark"
+        tasks = (
+            "prepare, labels, pretrain, probe, finetune, study, scaling, label_efficiency, embed, explain or benchmark"
+        )
         raise UserError(f"task={command.task}: must be {tasks}")
 
 

@@ -2,30 +2,31 @@
 
     params.safetensors        float32 parameters under their tree paths ("encoder/cls"); its bytes depend on the parameters alone
     pretraining_records.npy   sorted uint64, one a record that was trained on; may be left out
-    config.json               format, model, inputs, contract, provenance and the checksums of the other two; written last
+    head.safetensors          of a model that predicts labels (head.py)
+    README.md                 the model card (card.py), for people
+    config.json               format, model, inputs, contract, provenance, head, sizes and checksums of the others; written last
 
-Reading needs no pickle and nothing of the run that wrote it. Whatever is missing, unknown, misshapen or altered is refused
-in one line.
+Reading needs no pickle, runs nothing, and needs nothing of the run that wrote it. Whatever is missing, unknown, misshapen,
+altered or outside the folder is refused in one line.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as read_safetensors
 from safetensors.numpy import save as safetensors_bytes
 
+from lamae_jax.artifact.card import CARD, model_card
+from lamae_jax.artifact.head import Head, read_head, write_head
+from lamae_jax.artifact.reading import checked_bytes, from_fields, read_json, same_names, tensors, uint64_list
 from lamae_jax.errors import UserError
-from lamae_jax.files import sha256_file, write_bytes, write_json, write_npy
+from lamae_jax.files import sha256_file, write_bytes, write_json, write_npy, write_text
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import Params, init_params
 from lamae_jax.model.presets import ModelConfig
@@ -33,7 +34,9 @@ from lamae_jax.signal.contract import SignalContract
 
 FORMAT = 1
 CONFIG, PARAMS, RECORDS = "config.json", "params.safetensors", "pretraining_records.npy"
-LATER = {"posterior": False}  # fields of the model that the first folders do not have, and what that means
+# Fields that the first folders do not have, and what that means.
+LATER = {"posterior": False}
+LATER_OF_THE_FOLDER = {"params_bytes": None, "head": None}
 FIELDS = (
     "format",
     "model",
@@ -41,11 +44,13 @@ FIELDS = (
     "contract",
     "provenance",
     "params_sha256",
+    "params_bytes",
     "pretraining_records",
     "pretraining_records_sha256",
+    "head",
 )
-
-C = TypeVar("C")
+# Far beyond any model, near enough that a hostile folder cannot have tables of terabytes made while shapes are worked out.
+MOST_TOKENS, WIDEST, DEEPEST = 10_000, 16_384, 1_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Model:
     provenance: dict[str, Any]
     sha256: str
     pretraining_records: np.ndarray | None
+    head: Head | None = None
 
 
 def flatten(params: Params) -> dict[str, np.ndarray]:
@@ -92,13 +98,17 @@ def save_model(
     contract: SignalContract,
     provenance: dict[str, Any],
     pretraining_records: np.ndarray | None,
+    head: Head | None = None,
 ) -> str:
     """Write the folder, replacing a model that is there, and return the parameters' sha256.
 
-    `provenance` is any JSON object. `pretraining_records` are sorted uint64 keys, or None to leave them out.
+    `provenance` is any JSON object. `pretraining_records` are sorted uint64 keys, or None to leave them out. `head` makes it
+    one that predicts labels. Raises UserError where the head is not made for the model.
     A reader that comes in between finds no config.json and says so.
     """
     folder = Path(folder)
+    if head is not None:
+        head.check_fits(model)
     (folder / CONFIG).unlink(missing_ok=True)
     write_bytes(folder / PARAMS, safetensors_bytes(flatten(params)))
     if pretraining_records is None:
@@ -113,9 +123,12 @@ def save_model(
         "contract": contract.to_dict(),
         "provenance": provenance,
         "params_sha256": sha256,
+        "params_bytes": (folder / PARAMS).stat().st_size,
         "pretraining_records": None if pretraining_records is None else len(pretraining_records),
         "pretraining_records_sha256": None if pretraining_records is None else sha256_file(folder / RECORDS),
+        "head": write_head(folder, head),
     }
+    write_text(folder / CARD, model_card(config))
     write_json(folder / CONFIG, config)
     return sha256
 
@@ -124,27 +137,47 @@ def load_model(folder: Path | str) -> Model:
     """Read a model folder. Raises UserError, one line, for anything that is not exactly as `save_model` wrote it."""
     folder = Path(folder)
     config = _read_config(folder)
-    model = from_fields(ModelConfig, config["model"], f"{folder / CONFIG}: model", LATER)
-    inputs = from_fields(InputConfig, config["inputs"], f"{folder / CONFIG}: inputs")
+    where = f"{folder / CONFIG}"
+    inputs = from_fields(InputConfig, config["inputs"], f"{where}: inputs")
+    if not isinstance(config["contract"], dict) or not isinstance(config["provenance"], dict):
+        raise UserError(f"{where}: contract and provenance must be objects")
     contract = SignalContract.from_dict(config["contract"])
-    if (model.leads, model.samples) != (len(contract.leads), contract.samples):
-        raise UserError(
-            f"{folder / CONFIG}: the model takes {model.leads} leads of {model.samples} samples, "
-            f"its contract has {len(contract.leads)} of {contract.samples}"
-        )
-    data = _checked_bytes(folder / PARAMS, config["params_sha256"])
-    try:
-        flat = read_safetensors(data)
-    except SafetensorError as error:
-        raise UserError(f"{folder / PARAMS}: not a safetensors file ({error})") from None
+    model = _model_config(config["model"], contract, where)
+    flat = tensors(
+        folder / PARAMS, checked_bytes(folder / PARAMS, config["params_sha256"], config["params_bytes"], CONFIG)
+    )
     _check_shapes(folder / PARAMS, flat, model)
     records = None
     if config["pretraining_records"] is not None:
-        _checked_bytes(folder / RECORDS, config["pretraining_records_sha256"])
-        records = np.load(folder / RECORDS, allow_pickle=False)
+        data = checked_bytes(folder / RECORDS, config["pretraining_records_sha256"], None, CONFIG)
+        records = uint64_list(folder / RECORDS, data, config["pretraining_records"])
     elif (folder / RECORDS).exists():
         raise UserError(f"{folder / RECORDS}: is there, but {CONFIG} says that it was left out; remove one of the two")
-    return Model(unflatten(flat), model, inputs, contract, config["provenance"], config["params_sha256"], records)
+    head = read_head(folder, config["head"], model, CONFIG)
+    sha256 = config["params_sha256"]
+    return Model(unflatten(flat), model, inputs, contract, config["provenance"], sha256, records, head)
+
+
+def _model_config(values: object, contract: SignalContract, where: str) -> ModelConfig:
+    """The model's sizes, held against the contract and the bounds before anything is computed from them."""
+    if isinstance(values, dict) and "samples" in values and "leads" in values:
+        leads, samples = values["leads"], values["samples"]
+        if (leads, samples) != (len(contract.leads), contract.samples):
+            raise UserError(
+                f"{where}: the model takes {str(leads)[:20]} leads of {str(samples)[:20]} samples, "
+                f"its contract has {len(contract.leads)} of {contract.samples}"
+            )
+    model = from_fields(ModelConfig, values, f"{where}: model", LATER)
+    depth = max(model.encoder_depth, model.latent_depth, model.decoder_depth)
+    width = max(model.width, model.decoder_width)
+    for name, value, most in (
+        ("patches", model.patches, MOST_TOKENS),
+        ("width", width, WIDEST),
+        ("depth", depth, DEEPEST),
+    ):
+        if value > most:
+            raise UserError(f"{where}: model: {name} {value}: {most} is the most that is read")
+    return model
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -155,64 +188,30 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"model={folder}: has no {CONFIG}, so it is not a finished model folder (a run's is WORKDIR/model)"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(config, dict) or "format" not in config:
+    config = read_json(path)
+    if "format" not in config:
         raise UserError(
             f"model={folder}: its {CONFIG} names no format, so it is not a model folder (a run's is WORKDIR/model)"
         )
     if config["format"] != FORMAT:
         raise UserError(
-            f"{path}: format {config['format']}, this version reads {FORMAT}; install the one that wrote it"
+            f"{path}: format {str(config['format'])[:20]}, this version reads {FORMAT}; install the one that wrote it"
         )
-    _same_names(f"{path}", set(config), set(FIELDS))
+    config = LATER_OF_THE_FOLDER | config
+    same_names(f"{path}", set(config), set(FIELDS))
     return config
 
 
-def from_fields(kind: type[C], values: object, where: str, later: Mapping[str, Any] = MappingProxyType({})) -> C:
-    """A dataclass from a JSON object that has exactly its fields; UserError names what is missing, unknown or mistyped.
-
-    `later` says what it means where a field is missing that older files do not have.
-    """
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: must be an object, not {values!r}")
-    values = dict(later) | values
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    _same_names(where, set(values), set(fields))
-    for name, value in values.items():
-        # The annotations of these dataclasses are plain names, so their text says the type.
-        wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}[str(fields[name].type)]
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):  # type: ignore[arg-type]
-            raise UserError(f"{where}.{name}={value!r}: must be {fields[name].type}")
-    return kind(**values)
-
-
-def _same_names(where: str, found: set[str], wanted: set[str]) -> None:
-    problems = [
-        f"{word} {', '.join(sorted(names)[:4])}{' ...' if len(names) > 4 else ''}"
-        for word, names in (("lacks", wanted - found), ("has unknown", found - wanted))
-        if names
-    ]
-    if problems:
-        raise UserError(f"{where}: {' and '.join(problems)}")
-
-
-def _checked_bytes(path: Path, sha256: str) -> bytes:
-    if not path.is_file():
-        raise UserError(f"{path}: missing, although {CONFIG} lists it")
-    if sha256_file(path) != sha256:
-        raise UserError(
-            f"{path}: its sha256 is not the one in {CONFIG}: the file was altered or cut short; copy it again"
-        )
-    return path.read_bytes()
+@lru_cache(maxsize=16)
+def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter under its path; nothing is allocated."""
+    wanted = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+    return {"/".join(str(s.key) for s in p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
 
 
 def _check_shapes(path: Path, flat: dict[str, np.ndarray], model: ModelConfig) -> None:
-    wanted = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
-    shapes = {"/".join(str(s.key) for s in p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
-    _same_names(str(path), set(flat), set(shapes))
+    shapes = _shapes(model)
+    same_names(str(path), set(flat), set(shapes))
     for name, shape in shapes.items():
         if flat[name].shape != shape or flat[name].dtype != np.float32:
             raise UserError(

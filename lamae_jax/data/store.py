@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lamae_jax.data.sources import Split
@@ -72,6 +73,9 @@ def verify(folder: Path | str) -> list[str]:
     due = {shard["file"]: shard["sha256"] for shard in manifest["shards"]} | manifest["files"]
     problems = []
     for name, expected in due.items():
+        if name.startswith("/") or ".." in name.split("/"):
+            problems.append(f"{name}: lies outside the store")
+            continue
         try:
             found = sha256_file(folder / name)
         except OSError as error:
@@ -109,8 +113,14 @@ class Store:
         folder = Path(path)
         manifest = read_manifest(folder)
         try:
-            return cls(folder, manifest, SignalContract.from_dict(manifest["contract"]))
-        except (KeyError, TypeError) as error:
+            store = cls(folder, manifest, SignalContract.from_dict(manifest["contract"]))
+            for index, shard in enumerate(manifest["shards"]):
+                if shard["file"] != shard_file(index):  # never a file elsewhere, whoever wrote the manifest
+                    raise TypeError(f"shard {index} is called {str(shard['file'])[:60]!a}")
+            return store
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UserError(f"store {folder}: manifest.json is damaged ({error}); prepare it again") from None
 
     @cached_property
@@ -127,17 +137,18 @@ class Store:
     def column(self, name: str) -> np.ndarray:
         """One column of records.parquet [N]; texts come as objects, missing values as None or NaN."""
         try:
-            file = pq.ParquetFile(self.folder / TABLE)
-        except (OSError, ValueError) as error:
+            with pq.ParquetFile(self.folder / TABLE) as file:
+                names = file.schema_arrow.names
+                values = file.read([name]).column(0).to_numpy() if name in names else None
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(
-                f"store {self.folder}: {TABLE} can't be read ({error}); check it with verify_only"
+                f"store {self.folder}: {TABLE} can't be read ({' '.join(str(error).split())}); check it with verify_only"
             ) from None
-        with file:
-            if name not in file.schema_arrow.names:
-                raise UserError(
-                    f"store {self.folder}: no column {name!r}; there are {', '.join(file.schema_arrow.names)}"
-                )
-            return file.read([name]).column(0).to_numpy()
+        if values is None:
+            raise UserError(f"store {self.folder}: no column {name!r}; there are {', '.join(names)}")
+        if len(values) != self.size:
+            raise UserError(f"store {self.folder}: {TABLE} has {len(values)} rows, the manifest says {self.size}")
+        return values
 
     @cached_property
     def available(self) -> np.ndarray:
@@ -197,8 +208,9 @@ class Store:
                 shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
                 start = file.tell()
                 descriptor = os.dup(file.fileno())
-        except (OSError, ValueError) as error:
-            raise UserError(f"store {self.folder}: {name} can't be read ({error}); check it with verify_only") from None
+        except Exception as error:  # numpy parses the header with Python's parser, which raises this and that on damage
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"store {self.folder}: {name} can't be read ({why}); check it with verify_only") from None
         weakref.finalize(self, os.close, descriptor)
         if (shape, fortran, dtype) != (due, False, np.dtype("<i2")):
             raise UserError(f"store {self.folder}: {name} holds {dtype} {shape}, the manifest says int16 {due}")

@@ -60,12 +60,16 @@ def batch_features(
         tokens = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tokens)
         return {name: last_tokens(tokens) if name == TOKENS else readout(tokens, name, available) for name in names}
 
+    return few_at_a_time(encode_some, (counts, available))
+
+
+def few_at_a_time(encode: Callable[[Any], dict[str, jax.Array]], batch: Any) -> dict[str, jax.Array]:
+    """`encode(batch)`, on a CPU a few records at a time: attention among all L T tokens of many would run through memory
+    instead of the cache. Every array of `batch` and of the result has the records as first axis."""
     if jax.default_backend() != "cpu":
-        return encode_some((counts, available))
-    # On a CPU few records at a time: attention among all L T tokens of many would run through memory instead of the cache.
-    few = math.gcd(len(counts), CPU_RECORDS)
-    pieces = jax.tree.map(lambda whole: whole.reshape(-1, few, *whole.shape[1:]), (counts, available))
-    out = jax.lax.map(encode_some, pieces)
+        return encode(batch)
+    few = math.gcd(len(jax.tree.leaves(batch)[0]), CPU_RECORDS)
+    out = jax.lax.map(encode, jax.tree.map(lambda whole: whole.reshape(-1, few, *whole.shape[1:]), batch))
     return {name: values.reshape(-1, *values.shape[2:]) for name, values in out.items()}
 
 

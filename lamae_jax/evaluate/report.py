@@ -25,19 +25,20 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; marg
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 12rem; }
+th, td { padding: .25rem .5rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }
+td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 11rem; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
 small { color: #666; display: block; font-size: .78rem; }
 figure { display: inline-block; margin: 1rem 1rem 0 0; } figure img { max-width: 100%; }
 figcaption, .note { color: #555; font-size: .87rem; }
 @media print { body { max-width: none; margin: 0; } .scroll { overflow: visible; } }
 """
-MODES = {
-    "linear": "linear probe on frozen features",
-    "attention": "attention probe on frozen tokens",
-    "knn": "nearest neighbours of frozen features",
-    "finetune": "fine-tuned end to end",
+MODES_ARE = {
+    "linear": "Linear probe on frozen features",
+    "attention": "Attention probe on frozen tokens",
+    "knn": "Nearest neighbours of frozen features",
+    "finetune": "Fine-tuned end to end",
 }
 
 
@@ -158,6 +159,13 @@ def between(interval: Sequence[float]) -> str:
     return "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
+SYSTEMS_ARE = (
+    "LAMAE is read at its latent attention; LAMAE_E (a) is the same model read at its encoder, LAMAE_E (b) one pretrained with "
+    "alpha_LA = 0; Scratch is LAMAE untrained. In Ind_P and, untrained, Ind_S leads never meet; MMVM is Ind_P with a loss that "
+    "pulls leads together."
+)
+
+
 def protocol(task: Task, bootstrap: dict[str, Any]) -> str:
     """On what and how it was measured."""
     split, counts = task.store.split, task.counts
@@ -179,7 +187,8 @@ def write_report(workdir: Path, title: str, task: Task, all_judged: Sequence[Jud
         Figure(workdir / "figures" / "calibration.png", f"How often what {best} predicts comes true"),
     ]
     parts = [
-        paragraph(f"What was done: {MODES[summary['mode']]}. The model beside it is the same architecture untrained."),
+        paragraph(f"{MODES_ARE[summary['mode']]}. The model beside it is the same architecture untrained."),
+        paragraph(SYSTEMS_ARE),
         protocol(task, summary["bootstrap"]),
         heading("Over all labels"),
         macro_table(task, all_judged),

@@ -33,8 +33,8 @@ COLUMNS = (
 # The systems of the paper as results and as readers know them, in the order of its tables.
 SYSTEMS = {
     "lamae": "LAMAE",
-    "lamae_e": "LAMAE_E (encoder of LAMAE)",
-    "lamae_e_b": "LAMAE_E (alpha_LA = 0)",
+    "lamae_e": "LAMAE_E (a)",
+    "lamae_e_b": "LAMAE_E (b)",
     "scratch": "Scratch",
     "mmvm": "MMVM",
     "ind_p": "Ind_P",

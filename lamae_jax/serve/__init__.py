@@ -1,4 +1,4 @@
-"""Using a trained model: explain what it looks at and what it stands.
+"""Using a trained model: embed, reconstruct, predict and explain; whole archives from the command line; export.
 
 Imports signal, data, model, artifact and evaluate; nothing in those imports this room.
 """

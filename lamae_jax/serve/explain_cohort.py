@@ -97,7 +97,7 @@ def explain_cohort(config: ExplainConfig, model: Model, store: Store, readout: s
         draw_by_label(leads, names, by_label[shown] if len(by_label) else by_label, without_shown, single_shown,
                       figures / "by_label.png")  # fmt: skip
     maps = draw_maps(reading.features, labels[:, order[:MAPPED_LABELS]], names[:MAPPED_LABELS], config.seed, figures)
-    drawn = draw_each_lead(model, task.store, rows[:DRAWN_RECORDS], config.batch_size, workdir) if without else {}
+    drawn = draw_each_lead(model, task.store, rows[:DRAWN_RECORDS], workdir) if without else {}
 
     write_alterations(workdir / "alterations.csv", task.names, list(of.values()))
     summary = where(task) | {
@@ -135,14 +135,14 @@ def complete_records(task: Task, limit: int) -> tuple[np.ndarray, int]:
     return rows, len(test) - len(whole)
 
 
-def draw_each_lead(model: Model, store: Store, rows: np.ndarray, batch_size: int, workdir: Path) -> dict[str, Any]:
+def draw_each_lead(model: Model, store: Store, rows: np.ndarray, workdir: Path) -> dict[str, Any]:
     """Hide each lead of the `rows` [n] in turn, write hidden.csv and its figure; empty for a model that knows no heights."""
     if not draws_heights(model):
         return {}
     leads = model.contract.leads
     found, lines = [], [["lead", "records", "correlation_q1", "correlation_median", "correlation_q3", "rms_mv_median"]]
     for place, lead in enumerate(leads):
-        drawn = draw_hidden(model, store, rows, (place,), min(batch_size, len(rows)))
+        drawn = draw_hidden(model, store, rows, (place,))
         r, rms = likeness(drawn.recorded[:, place], drawn.made[:, 0])
         found.append(r)
         quartiles = [f"{value:.4f}" for value in np.quantile(r, [0.25, 0.5, 0.75])]

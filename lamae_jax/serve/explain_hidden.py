@@ -6,7 +6,6 @@ B records, L leads, n hidden ones, T patches a lead, P samples a patch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,14 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lamae_jax.artifact.folder import Model
-from lamae_jax.data.loader import eval_batches
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
-from lamae_jax.evaluate.features import CPU_RECORDS
-from lamae_jax.model.inputs import MV_PER_COUNT, InputConfig, crop, model_input
-from lamae_jax.model.lamae import Params, reconstruct
+from lamae_jax.model.inputs import MV_PER_COUNT
 from lamae_jax.model.masking import Masks
-from lamae_jax.model.presets import ModelConfig
+from lamae_jax.serve.functions import reconstruct_counts
+from lamae_jax.serve.model import in_batches
 from lamae_jax.signal.leads import canonical_lead
 
 
@@ -38,14 +35,14 @@ def named_leads(text: str, leads: Sequence[str]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def whole_leads_hidden(shown: jax.Array, patches: int) -> Masks:
-    """The masks that show all T = `patches` of the leads `shown [B, L-n]` (ascending), and nothing of the others."""
-    records, leads = shown.shape
+def whole_leads_hidden(shown: np.ndarray, patches: int) -> Masks:
+    """The masks that show all T = `patches` of the leads `shown` [B, L], as many in each record, and nothing of the others."""
+    records, leads = len(shown), np.nonzero(shown)[1].reshape(len(shown), -1).astype(np.int32)
 
     def all_of(*shape: int) -> jax.Array:
         return jnp.broadcast_to(jnp.arange(shape[-1], dtype=jnp.int32), shape)
 
-    return Masks(shown, all_of(records, leads, patches), all_of(records, leads * patches))
+    return Masks(jnp.asarray(leads), all_of(*leads.shape, patches), all_of(records, leads.shape[1] * patches))
 
 
 class Drawn(NamedTuple):
@@ -63,8 +60,8 @@ def draws_heights(model: Model) -> bool:
     return True
 
 
-def draw_hidden(model: Model, store: Store, rows: np.ndarray, hidden: tuple[int, ...], batch_size: int) -> Drawn:
-    """The leads `hidden` (places in the contract) of the store's `rows` [n] as the model draws them from the others.
+def draw_hidden(model: Model, store: Store, rows: np.ndarray, hidden: tuple[int, ...]) -> Drawn:
+    """The leads `hidden` (places in the contract) of the store's `rows` [n] as the model draws them from all others.
 
     Nothing of a hidden lead goes in, not even its share in the recording's scale; it may just as well not be there at all.
     Raises UserError for a model that was pretrained to draw patches without their scale.
@@ -74,45 +71,24 @@ def draw_hidden(model: Model, store: Store, rows: np.ndarray, hidden: tuple[int,
             "hidden: this model was pretrained with target=normalised and does not know how high a hidden lead is; "
             "use one with target=raw"
         )
-    params, leads = jax.device_put(model.params), range(model.config.leads)
-    shown = jnp.array([lead for lead in leads if lead not in hidden], jnp.int32)
-    which = shown, jnp.array(hidden, jnp.int32)
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    with eval_batches([store], [rows], batch_size) as batches:
-        for batch in batches:
-            made = _drawn(params, batch["counts"], batch["available"], which, model.config, model.inputs)
-            parts.append(jax.device_get(made))
-    recorded, drawn = (np.concatenate(each)[: len(rows)] for each in zip(*parts, strict=True))
-    return Drawn(recorded, drawn)
+    params, config = jax.device_put(model.params), model.config
+    counts = middle(store.read(rows), config.samples)
+    shown = np.ones((len(rows), config.leads), bool)
+    shown[:, hidden] = False
+
+    def run(counts: jax.Array, shown: jax.Array, masks: Masks) -> dict[str, jax.Array]:
+        return reconstruct_counts(params, counts, shown, masks, config=config, inputs=model.inputs)
+
+    made = in_batches(run, counts, shown, whole_leads_hidden(shown, config.patches))["signal"]
+    millivolts = counts.astype(np.float32) * MV_PER_COUNT
+    recorded = np.where(store.available[rows][..., None], millivolts - millivolts.mean(axis=-1, keepdims=True), 0.0)
+    return Drawn(recorded, made[:, hidden])
 
 
-@partial(jax.jit, static_argnames=("config", "inputs"))
-def _drawn(
-    params: Params,
-    counts: jax.Array,
-    available: jax.Array,
-    which: tuple[jax.Array, jax.Array],
-    config: ModelConfig,
-    inputs: InputConfig,
-) -> tuple[jax.Array, jax.Array]:
-    shown, hidden = which  # [L-n], [n]: data, so that one program serves whichever leads are hidden
-    gone = jnp.zeros(config.leads, bool).at[hidden].set(True)[None]
-
-    def of_one(one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        counts, available = (part[None] for part in one)
-        counts = crop(counts, config.samples)
-        x, scale = model_input(counts, available & ~gone, inputs)
-        masks = whole_leads_hidden(shown[None], config.patches)
-        # In pretraining a hidden lead's CLS is seen by the others, unlike that of a lead that is not available.
-        made = reconstruct(config, params, x, masks, available | gone, decoded=hidden[None])
-        if scale.shape[1] > 1:  # each lead has a scale of its own, and a hidden one's is not known: the others' mean
-            there = (available & ~gone)[..., None].astype(scale.dtype)
-            scale = (scale * there).sum(axis=1, keepdims=True) / jnp.maximum(there.sum(axis=1, keepdims=True), 1.0)
-        millivolts = counts.astype(jnp.float32) * MV_PER_COUNT
-        millivolts = jnp.where(available[..., None], millivolts - millivolts.mean(axis=-1, keepdims=True), 0.0)
-        return millivolts[0], (made.reshape(1, len(hidden), -1) * scale)[0]
-
-    return jax.lax.map(of_one, (counts, available), batch_size=CPU_RECORDS)
+def middle(counts: np.ndarray, samples: int) -> np.ndarray:
+    """The middle of stored records [..., S'] as models read them, [..., S]."""
+    first = (counts.shape[-1] - samples) // 2
+    return counts[..., first : first + samples]
 
 
 def likeness(recorded: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

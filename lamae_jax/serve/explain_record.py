@@ -21,7 +21,7 @@ from lamae_jax.progress import say
 from lamae_jax.serve.explain_altered import ARMS_SWAPPED, Alteration, removals
 from lamae_jax.serve.explain_attention import Looks, look
 from lamae_jax.serve.explain_figures import draw_chances, save_both
-from lamae_jax.serve.explain_hidden import draw_hidden, draws_heights, likeness
+from lamae_jax.serve.explain_hidden import draw_hidden, draws_heights, likeness, middle
 from lamae_jax.serve.explain_pages import record_page
 from lamae_jax.serve.explain_probe import read_altered
 from lamae_jax.signal.leads import STANDARD_LEADS
@@ -99,12 +99,6 @@ def row_of(store: Store, record: str) -> int:
     return int(found[0])
 
 
-def middle(counts: np.ndarray, samples: int) -> np.ndarray:
-    """The middle of a stored record [L, S'] as models read it, [L, S]."""
-    first = (counts.shape[1] - samples) // 2
-    return counts[:, first : first + samples]
-
-
 def glow(weights: np.ndarray) -> np.ndarray:
     """Attention [L, T] as light from 0 to 1: what an even spread would give is dark, the hundredth part above all is full."""
     even = weights.sum() / max(np.count_nonzero(weights), 1)
@@ -115,7 +109,7 @@ def glow(weights: np.ndarray) -> np.ndarray:
 def draw_leads(model: Model, store: Store, row: int, hidden: tuple[int, ...], path: Path) -> dict[str, Any]:
     """Draw the leads `hidden` from the others; how like the recorded ones they are, by lead (None: was not recorded)."""
     leads, available = model.contract.leads, store.available[row]
-    drawn = draw_hidden(model, store, np.array([row]), hidden, 1)
+    drawn = draw_hidden(model, store, np.array([row]), hidden)
     recorded, made = drawn.recorded[0], drawn.recorded[0].copy()
     made[list(hidden)] = drawn.made[0]
     mask = np.zeros(recorded.shape, bool)

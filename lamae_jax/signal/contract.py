@@ -23,6 +23,7 @@ from lamae_jax.signal.quality import FLAGS, fill_gaps, is_clipped, is_flat
 
 BANDS = ("highpass_0.5", "none")
 LOWEST_FS, HIGHEST_FS = 100.0, 1000.0  # rates of recordings that are accepted
+LONGEST = 3600.0  # seconds of a contract that is read; beyond, a stored number is damaged
 LARGEST_COUNT = 32767  # symmetric: -32768 is WFDB's word for "no sample" and never occurs in a store
 
 # The micro sign and the Greek letter look alike, and both are in use.
@@ -95,8 +96,8 @@ class SignalContract:
             raise UserError(f"signal contract: leads {leads!r}: must be a list of names")
         if type(fs) is not int:
             raise UserError(f"signal contract: fs {fs!r}: must be a whole number")
-        if type(seconds) not in (int, float):
-            raise UserError(f"signal contract: seconds {seconds!r}: must be a number")
+        if type(seconds) not in (int, float) or not abs(seconds) <= LONGEST:
+            raise UserError(f"signal contract: seconds {repr(seconds)[:20]}: must be a number of at most {LONGEST:g}")
         return cls(tuple(leads), fs, float(seconds), str(fields["unit"]), str(fields["band"]))
 
     def differences(self, other: SignalContract, theirs: str = "theirs", ours: str = "ours") -> list[str]:

@@ -33,7 +33,7 @@ def _odd_reflection(signal: np.ndarray, before: int, after: int, total: int) -> 
 
 
 @lru_cache(maxsize=8)
-def _resampling_matrix(up: int, down: int) -> tuple[np.ndarray, int, int]:
+def resampling_matrix(up: int, down: int) -> tuple[np.ndarray, int, int]:
     """Input samples of a window to output samples of a block [window, block], input samples a block, reach of the filter.
 
     The low-pass is `resample_poly`'s: 20 max(up, down) + 1 taps, Kaiser 5.0, half amplitude at the lower Nyquist rate.
@@ -54,7 +54,7 @@ def resample(signal: np.ndarray, up: int, down: int) -> np.ndarray:
 
     Output sample k is the signal at k down/up input samples. N must exceed 10 max(up, down) / up + 1 input samples.
     """
-    matrix, hop, reach = _resampling_matrix(up, down)
+    matrix, hop, reach = resampling_matrix(up, down)
     leads, n = signal.shape
     samples = -(-n * up // down)
     blocks = -(-samples // matrix.shape[1])
@@ -68,7 +68,7 @@ def resample(signal: np.ndarray, up: int, down: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _highpass_matrices(fs: float) -> tuple[complex, np.ndarray, np.ndarray, np.ndarray]:
+def highpass_matrices(fs: float) -> tuple[complex, np.ndarray, np.ndarray, np.ndarray]:
     """The 2nd-order Butterworth high-pass as one complex state s, for blocks of samples.
 
     With poles p and its conjugate and the double zero at 1: y_t = k x_t + 2 Re(c s_t), s_(t+1) = p s_t + x_t,
@@ -104,7 +104,7 @@ def highpass(signal: np.ndarray, fs: float) -> np.ndarray:
 
     The padding is 3 s, or all that a shorter signal has to reflect.
     """
-    pole, direct, entering, leaving = _highpass_matrices(fs)
+    pole, direct, entering, leaving = highpass_matrices(fs)
     leads, n = signal.shape
     padding = min(round(HIGHPASS_PADDING * fs), n - 1)
     end = n + 2 * padding

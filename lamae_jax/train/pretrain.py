@@ -192,16 +192,21 @@ def open_init(config: PretrainConfig) -> Model | None:
     if not config.init:
         return None
     model = load_model(config.init)
+    check_origin(config, model, f"init={config.init}")
+    return model
+
+
+def check_origin(config: PretrainConfig, model: Model, called: str) -> None:
+    """Raise UserError where a model has not the run's sizes, or sees another signal."""
     theirs, ours = dataclasses.asdict(model.config), dataclasses.asdict(config.step.model)
     for name in ours:
         if theirs[name] != ours[name] and name not in ("dtype", "remat"):
-            raise UserError(f"init={config.init}: its model.{name} is {theirs[name]}, this run's is {ours[name]}")
+            raise UserError(f"{called}: its model.{name} is {theirs[name]}, this run's is {ours[name]}")
     differences = config.contract.differences(model.contract, theirs="its", ours="this run's")
     if differences:
-        raise UserError(f"init={config.init}: another signal contract: {'; '.join(differences)}")
+        raise UserError(f"{called}: another signal contract: {'; '.join(differences)}")
     if model.inputs != config.step.inputs:
-        raise UserError(f"init={config.init}: its inputs are {model.inputs}, this run's {config.step.inputs}")
-    return model
+        raise UserError(f"{called}: its inputs are {model.inputs}, this run's {config.step.inputs}")
 
 
 def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
@@ -253,7 +258,11 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
         provenance = {
             "version": __version__,
             "config": config.config,
-            "stores": [{"name": store.name, "sha256": store.hash} for store in data.stores],
+            "stores": [
+                {"name": store.name, "kind": store.manifest["config"]["kind"], "sha256": store.hash}
+                for store in data.stores
+            ],
+            "records": {"training": summary["train_records"], "validation": sum(map(len, data.validation))},
             "init": None if origin is None else origin.sha256,
             "figures": {name: value for name, value in summary.items() if name.startswith("val_mse")},
         }

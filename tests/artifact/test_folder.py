@@ -9,29 +9,27 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from small_model import CONFIG, CONTRACT, KEYS, random_params, save_small
 
 from lamae_jax.artifact.folder import load_model, save_model
 from lamae_jax.errors import UserError
 from lamae_jax.files import sha256_file
 from lamae_jax.model.inputs import InputConfig
-from lamae_jax.model.lamae import init_params
-from lamae_jax.model.presets import preset
-from lamae_jax.signal.contract import SignalContract
 
-CONFIG = preset("nano", width=16, decoder_width=16, encoder_depth=1, latent_depth=1, samples=1000, patch=100)
-CONTRACT = SignalContract(fs=100)
 INPUTS = InputConfig(normalisation="lead")
-PROVENANCE = {"steps": 3, "source": "made up"}
-KEYS = np.array([5, 2**63 + 1], np.uint64)
-
-
-def params(seed: int = 0) -> dict:
-    return jax.jit(init_params, static_argnums=0)(CONFIG, jax.random.key(seed))
+PROVENANCE = {
+    "version": "0.1.0",
+    "stores": [
+        {"name": "ward 3", "kind": "ptb_xl", "sha256": "ab" * 32},
+        {"name": "own", "kind": "wfdb", "sha256": "cd" * 32},
+    ],
+    "records": {"training": 70, "validation": 10},
+    "figures": {"val_mse": 0.25, "val_mse_record_mean": 1.0},
+}
 
 
 def save(folder: Path, seed: int = 0, keys: np.ndarray | None = KEYS) -> Path:
-    save_model(folder, params(seed), CONFIG, INPUTS, CONTRACT, PROVENANCE, keys)
-    return folder
+    return save_small(folder, seed, keys, inputs=INPUTS, provenance=PROVENANCE)
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +49,39 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def fit(folder: Path, name: str) -> None:
+    """Make size and checksum in config.json those of the file."""
+    path = folder / f"{name}.safetensors"
+    facts = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+    edit(
+        folder,
+        lambda config: (
+            config["head"].update(facts)
+            if name == "head"
+            else config.update({f"{name}_{k}": v for k, v in facts.items()})
+        ),
+    )
+
+
 def rewrite(folder: Path, change: Callable[[dict], object]) -> None:
     """Change the parameters and make the checksum fit, as someone would who writes such a folder by other means."""
     flat = load_file(folder / "params.safetensors")
     change(flat)
     save_file(flat, folder / "params.safetensors")
-    edit(folder, lambda config: config.update(params_sha256=sha256_file(folder / "params.safetensors")))
+    fit(folder, "params")
 
 
 def test_what_goes_in_comes_out(saved: Path) -> None:
     model = load_model(saved)
     assert (model.config, model.inputs, model.contract, model.provenance) == (CONFIG, INPUTS, CONTRACT, PROVENANCE)
-    jax.tree.map(np.testing.assert_array_equal, model.params, params())
+    jax.tree.map(np.testing.assert_array_equal, model.params, random_params())
     np.testing.assert_array_equal(model.pretraining_records, KEYS)
     assert model.sha256 == sha256_file(saved / "params.safetensors")
 
 
 def test_the_parameters_file_depends_on_the_parameters_alone(saved: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere"
-    save_model(other, dict(reversed(params().items())), CONFIG, InputConfig(), CONTRACT, {"steps": 4}, None)
+    save_model(other, dict(reversed(random_params().items())), CONFIG, InputConfig(), CONTRACT, {"steps": 4}, None)
     assert (other / "params.safetensors").read_bytes() == (saved / "params.safetensors").read_bytes()
     assert load_model(save(tmp_path / "seed", seed=1)).sha256 != load_model(saved).sha256
 
@@ -79,11 +91,20 @@ def test_any_safetensors_reader_sees_plain_float32_under_readable_names(saved: P
     assert "encoder/cls" in flat and {array.dtype for array in flat.values()} == {np.dtype("float32")}
 
 
+def test_the_card_says_what_it_takes_what_it_was_made_of_and_what_for(saved: Path, tmp_path: Path) -> None:
+    card = (saved / "README.md").read_text()
+    for text in ("10 s at 100 Hz of I II III", "`ward 3`", "CC BY 4.0", "`own`", "licence not known", "70 training",
+                 "| the model | 0.2500 |", "no interval", "not a medical device", "hashes of the 2 records"):  # fmt: skip
+        assert text in card
+    bare = (save_small(tmp_path / "bare", keys=None) / "README.md").read_text()
+    assert "Not recorded" in bare and "None recorded" in bare and "hashes" not in bare
+
+
 def test_saving_again_replaces_and_records_can_be_left_out(tmp_path: Path) -> None:
     folder = save(save(tmp_path / "model"), seed=1, keys=None)
     model = load_model(folder)
     assert model.pretraining_records is None and not (folder / "pretraining_records.npy").exists()
-    jax.tree.map(np.testing.assert_array_equal, model.params, params(1))
+    jax.tree.map(np.testing.assert_array_equal, model.params, random_params(seed=1))
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {

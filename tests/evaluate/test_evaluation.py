@@ -232,6 +232,19 @@ def test_other_labels_in_the_test_fold_change_no_choice_and_no_prediction(
         assert after["macro_auroc"][name] == pytest.approx(1 - value)
 
 
+def test_a_probe_changes_no_parameter_and_fine_tuning_leaves_the_folder_as_it_is(store: Path, tmp_path: Path) -> None:
+    model = save(tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    scores = []
+    for mode in ("linear", "finetune", "linear"):
+        run(store, tmp_path / mode, model=str(model), mode=mode, readout="la_mean")
+        with np.load(tmp_path / mode / "predictions.npz") as saved:
+            scores.append(saved["scores"])
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    np.testing.assert_array_equal(scores[0], scores[2])
+    assert np.abs(scores[0] - scores[1]).max() > 0.01
+
+
 def test_fewer_training_records_are_a_subset_of_whole_patients(store: Path) -> None:
     opened = Store.open(store)
     whole, half, tenth = (open_task("ptbxl:super", opened, Icd10Rules(), limit) for limit in (0, 40, 10))
@@ -251,7 +264,7 @@ def test_the_report_stands_alone(store: Path, tmp_path: Path) -> None:
     assert parsed.open == [] and parsed.images == 3 and "http" not in page.replace("http-equiv", "")
     for words in (
         "myocardial infarction",
-        "LAMAE_E (encoder of LAMAE)",
+        "LAMAE_E (a)",
         "Scratch",
         "resamples of whole patients",
         "strat_fold",

@@ -199,12 +199,12 @@ class Other(Store):
 def test_nothing_of_a_hidden_lead_goes_into_its_drawing(source: Path, tmp_path: Path) -> None:
     model, rows = load_model(save(tmp_path / "model")), np.arange(3)
     stores = Store.open(source / "store"), Other.open(source / "store")
-    one, other = (draw_hidden(model, store, rows, (V1,), 2) for store in stores)
+    one, other = (draw_hidden(model, store, rows, (V1,)) for store in stores)
     assert one.made.shape == (3, 1, SAMPLES) and one.recorded.shape == (3, 12, SAMPLES)
     np.testing.assert_array_equal(one.made, other.made)
     assert np.any(one.recorded != other.recorded)
     # The other leads do go in.
-    without, changed = (draw_hidden(model, store, rows, (0,), 2) for store in stores)
+    without, changed = (draw_hidden(model, store, rows, (0,)) for store in stores)
     assert np.any(without.made != changed.made)
 
 

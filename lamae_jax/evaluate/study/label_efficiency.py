@@ -14,7 +14,7 @@ from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_curves
 from lamae_jax.evaluate.outcomes import MODES, Settings
-from lamae_jax.evaluate.report import Figure, heading, image, page, paragraph, protocol
+from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, Figure, heading, image, page, paragraph, protocol
 from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.study.cells import predicted
 from lamae_jax.evaluate.study.curves import Point, best_on_validation, curve, curve_table, macro_over_all, systems_of
@@ -127,6 +127,7 @@ def _report(
     config: LabelEfficiencyConfig, task: Task, points: list[Point], summary: dict[str, Any], workdir: Path
 ) -> None:
     parts = [
+        paragraph(SYSTEMS_ARE),
         protocol(task, summary["bootstrap"]),
         paragraph(
             "Subsets are of whole patients, each inside the next larger one of its draw; validation and test stay whole. A "
@@ -135,7 +136,7 @@ def _report(
         ),
     ]
     for mode in config.modes:
-        parts += [heading(mode), curve_table(points, mode, "training records")]
+        parts += [heading(MODES_ARE[mode]), curve_table(points, mode, "training records")]
         figure = workdir / f"figures/labels_{mode}.png"
         parts.append(image(Figure(figure, f"Mean of {config.draws} draws, their range shaded")))
     page(workdir / "report.html", f"Label efficiency on {task.name}, {task.store.name}", parts)

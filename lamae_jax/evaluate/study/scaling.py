@@ -11,7 +11,7 @@ from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_curves
 from lamae_jax.evaluate.outcomes import MODES, Settings
-from lamae_jax.evaluate.report import Figure, heading, image, page, paragraph, protocol
+from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, Figure, heading, image, page, paragraph, protocol
 from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.study.cells import predicted, pretrained, study_store
 from lamae_jax.evaluate.study.curves import Point, best_on_validation, curve, curve_table, macro_over_all, systems_of
@@ -111,6 +111,7 @@ def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
     }
     write_json(workdir / "summary.json", summary)
     parts = [
+        paragraph(SYSTEMS_ARE),
         protocol(task, summary["bootstrap"]),
         paragraph(
             "Subsets are of whole patients, each inside the next larger one; every pretraining takes the same number of "
@@ -119,7 +120,7 @@ def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
         ),
     ]
     for mode in config.modes:
-        parts += [heading(mode), curve_table(points, mode, "recordings pretrained on")]
+        parts += [heading(MODES_ARE[mode]), curve_table(points, mode, "recordings pretrained on")]
         parts.append(image(Figure(workdir / f"figures/scaling_{mode}.png", "Mean of the seeds, their range shaded")))
     page(workdir / "report.html", f"Pretraining on fewer recordings: {task.name}, {task.store.name}", parts)
     return summary

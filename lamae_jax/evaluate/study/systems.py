@@ -14,9 +14,9 @@ import numpy as np
 from lamae_jax.artifact.folder import Model
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.errors import UserError
-from lamae_jax.evaluate.figures import draw_systems
+from lamae_jax.evaluate.figures import draw_calibration, draw_roc, draw_systems
 from lamae_jax.evaluate.outcomes import MODES, Settings
-from lamae_jax.evaluate.report import Figure, heading, image, page, paragraph, protocol
+from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, Figure, heading, image, page, paragraph, protocol
 from lamae_jax.evaluate.results import Judged, Outcome, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.study.cells import predicted, pretrained, study_store
 from lamae_jax.evaluate.study.tables import COMPARISONS, caution, columns, label_rows, versus, versus_rows
@@ -107,6 +107,10 @@ def study(config: StudyConfig, workdir: Path) -> dict[str, Any]:
                 f"{mode}, {COMPARISONS[comparison]}",
                 workdir / f"figures/{mode}_{comparison}.png",
             )
+        for column in columns(judged, mode, equal_width=False):
+            if column.system == "lamae":
+                draw_roc(task, column.seeds[0], workdir / f"figures/{mode}_roc.png")
+                draw_calibration(task, column.seeds[0], workdir / f"figures/{mode}_calibration.png")
     write_json(workdir / "summary.json", summary)
     _report(config, task, judged, summary, workdir)
     return summary
@@ -179,20 +183,25 @@ def _report(config: StudyConfig, task: Task, judged: Sequence[Judged], summary: 
         protocol(task, summary["bootstrap"]),
         caution(seeds),
         paragraph(
-            "A system's readout is chosen on validation. At equal width every system is read as D features; best against best "
-            "lets each have its widest. Scratch and Ind_S are the architectures untrained: frozen under a probe, trained end to "
-            f"end in fine-tuning. Parameters: {sizes}."
+            f"{SYSTEMS_ARE} A system's readout is chosen on validation. At equal width every system is read as D features; best "
+            "against best lets each have its widest. Untrained architectures are frozen under a probe and trained end to end in "
+            f"fine-tuning. Parameters: {sizes}."
         ),
     ]
     for mode in config.modes:
         for comparison, words in COMPARISONS.items():
             shown = columns(judged, mode, comparison == "equal_width")
-            parts += [heading(f"{mode}, {words}"), label_rows(task.names, described, shown)]
+            parts += [heading(f"{MODES_ARE[mode]}: {words}"), label_rows(task.names, described, shown)]
             lamae = next((column for column in shown if column.system == "lamae"), None)
             if lamae:
                 parts.append(versus_rows([versus(lamae, column) for column in shown if column is not lamae]))
-            figure = workdir / f"figures/{mode}_{comparison}.png"
-            parts.append(
-                image(Figure(figure, "Macro AUROC: mean over seeds with 95 % by patient, and each seed as a dot"))
-            )
+            figures = {
+                f"{mode}_{comparison}": "Macro AUROC: mean over seeds with 95 % by patient, and each seed as a dot"
+            }
+            if comparison == "best" and lamae:
+                figures |= {
+                    f"{mode}_roc": "LAMAE, first seed: ROC curves",
+                    f"{mode}_calibration": "LAMAE, first seed: calibration",
+                }
+            parts += [image(Figure(workdir / f"figures/{name}.png", caption)) for name, caption in figures.items()]
     page(workdir / "report.html", f"Systems of the paper on {task.name}, {task.store.name}", parts)

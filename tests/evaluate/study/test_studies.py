@@ -142,7 +142,7 @@ def test_a_study_names_every_system_keeps_its_cells_and_does_them_once(
         lines = list(csv.DictReader(file))
     assert {(line["system"], line["mode"]) for line in lines} == {(s, m) for s in seven for m in ("linear", "finetune")}
     page = (tmp_path / "report.html").read_text()
-    assert "Ind_S" in page and "1 seed of pretraining" in page.lower() and page.count("data:image/png;base64") == 4
+    assert "Ind_S" in page and "1 seed of pretraining" in page.lower() and page.count("data:image/png;base64") == 8
 
     before = (tmp_path / "results.csv").read_bytes()
     assert len(calls) == 13  # two MMVMs on validation, then six models in two modes, less the MMVM's linear one again

@@ -84,7 +84,7 @@ def test_the_papers_table_has_a_row_a_label_and_a_column_a_system() -> None:
     text = label_rows(["I48", "<I50>"], ["fibrillation", "failure & co"], columns(EVERY, "linear", equal_width=True))
     assert text.count("<tr>") == 4 and re.findall(r"<th>([^<]*)<small>", text) == [
         "LAMAE",
-        "LAMAE_E (encoder of LAMAE)",
+        "LAMAE_E (a)",
         "Ind_P",
     ]
     assert "<b>0.680</b><small>0.623 to 0.737</small>" in text  # Ind_P on I48

@@ -1,0 +1,215 @@
+"""What people have (arrays, WFDB records, a store) brought into a model's signal contract, the way `prepare` does it.
+
+N recordings, L leads of the contract, S samples of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamae_jax.data.sources import Recording, Unreadable
+from lamae_jax.data.sources.wfdb_files import read_record
+from lamae_jax.data.store import MANIFEST, Store
+from lamae_jax.errors import UserError
+from lamae_jax.signal.contract import Conditioned, SignalContract, SignalError, condition, cut
+from lamae_jax.signal.leads import STANDARD_LEADS, canonical_lead
+
+Ecg = np.ndarray | str | os.PathLike[str] | Sequence[Any] | Store
+
+# From the 1st to the 99th percentile of a lead, uV. 14,170 recordings of PTB-XL: .2 to 3.8 mV in the middle lead of each,
+# .5 to 13 mV in its largest, .07 mV in the smallest of all leads.
+_TOO_LARGE, _TOO_SMALL = 20_000, 50
+# Flags of signal/quality.py that are worth a word to whoever embeds a recording: the others are as they should be.
+_TOLD = ("lead_nan", "lead_gap", "lead_flat", "gap_filled", "clipped", "saturated")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Recordings as the model takes them: `counts` int16 [N, L, S] (1 uV each), `available` bool [N, L]; `warnings` N lists."""
+
+    counts: np.ndarray
+    available: np.ndarray
+    warnings: tuple[tuple[str, ...], ...]
+
+
+def prepare_recordings(
+    ecg: Ecg, fs: float | Sequence[float] | None, leads: Sequence[Any] | None, units: str | Sequence[str] | None,
+    contract: SignalContract,
+) -> Prepared:  # fmt: skip
+    """Bring `ecg` (see serve/model.py, EcgModel.embed) into `contract`. Raises UserError, which names the recording."""
+    if isinstance(ecg, str | os.PathLike) and (Path(ecg) / MANIFEST).exists():
+        ecg = Store.open(Path(ecg))
+    if isinstance(ecg, Store):
+        _refuse_given(fs, leads, units, "a store")
+        return from_store(ecg, np.arange(ecg.size), contract)
+    paths = [ecg] if isinstance(ecg, str | os.PathLike) else ecg
+    if isinstance(paths, list | tuple) and paths and all(isinstance(path, str | os.PathLike) for path in paths):
+        _refuse_given(fs, leads, units, "WFDB records")
+        recordings = [(f"{path}: ", read_wfdb(path)) for path in paths]
+    else:
+        recordings = from_arrays(ecg, fs, leads, "mV" if units is None else units)
+    out = []
+    for name, recording in recordings:
+        try:
+            out.append(prepare_one(recording, contract))
+        except SignalError as error:
+            raise UserError(f"{name}{error}{_hint(error, recording)}") from None
+        except UserError as error:
+            raise UserError(f"{name}{error}") from None
+    counts, available, warnings = zip(*out, strict=True)
+    return Prepared(np.stack(counts), np.stack(available), warnings)
+
+
+def from_store(store: Store, rows: np.ndarray, contract: SignalContract) -> Prepared:
+    """Rows [N] of a store of the model's contract; its records may be longer. Raises UserError with both values of a field."""
+    check_store(store, contract)
+    piece = Conditioned(store.read(rows), store.available[rows], ())
+    start = (store.contract.samples - contract.samples) // 2
+    return Prepared(piece.counts[..., start : start + contract.samples], piece.available, ((),) * len(rows))
+
+
+def check_store(store: Store, contract: SignalContract) -> None:
+    """Raise UserError naming each field in which the store's contract is not the model's; stored records may be longer."""
+    theirs = store.contract
+    if theirs.seconds >= contract.seconds:
+        theirs = dataclasses.replace(theirs, seconds=contract.seconds)
+    differences = contract.differences(theirs, theirs="store", ours="model")
+    if differences:
+        raise UserError(
+            f"store {store.folder} and model differ in their signal contract: {'; '.join(differences)}; "
+            "embed the recordings themselves, or prepare them as the model has them"
+        )
+
+
+def read_wfdb(path: str | os.PathLike[str]) -> Recording:
+    """A WFDB record by the path of its header, with or without extension. Raises UserError."""
+    record = Path(path)
+    if record.suffix in (".hea", ".dat", ".mat"):
+        record = record.with_suffix("")
+    if record.is_dir():
+        raise UserError(
+            f"{path}: a folder that is no store; name a record in it, or embed them all with configs/embed.py"
+        )
+    try:
+        return read_record(record.parent, record.name)
+    except Unreadable as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def from_arrays(ecg: Any, fs: Any, leads: Any, units: Any) -> list[tuple[str, Recording]]:
+    """One recording or several from arrays, each with how it is called in errors. Raises UserError."""
+    if leads is None:
+        raise UserError(
+            'leads: missing; name the rows of the array, as in leads=["I", "II", "V1"] (any order, any case)'
+        )
+    if fs is None:
+        raise UserError("fs: missing; give the sampling rate in Hz (a WFDB record or a store says its own)")
+    several = hasattr(ecg, "ndim") and ecg.ndim == 3
+    if isinstance(ecg, list | tuple):
+        if not ecg:
+            raise UserError("ecg: an empty list")
+        several = np.ndim(ecg[0]) >= 2
+    signals = list(ecg) if several else [ecg]
+    n = len(signals)
+    if not n:
+        raise UserError("ecg: an array of no recording")
+    rates = [fs] * n if np.ndim(fs) == 0 else list(fs)
+    kinds = [units] * n if isinstance(units, str) else list(units)
+    leads = [leads] if isinstance(leads, str) else list(leads)
+    names = [leads] * n if all(isinstance(name, str) for name in leads) else [list(each) for each in leads]
+    for what, values in (("fs", rates), ("units", kinds), ("leads", names)):
+        if len(values) != n:
+            raise UserError(f"{what}: given for {len(values)} recordings, ecg holds {n}")
+    made = []
+    for k in range(n):
+        called = f"recording {k}: " if several else ""
+        made.append((called, _recording(called, signals[k], rates[k], names[k], kinds[k])))
+    return made
+
+
+def _recording(called: str, signal: Any, fs: Any, leads: list[str], unit: Any) -> Recording:
+    """One recording, its shape held against its lead names."""
+    try:
+        array = np.asarray(signal)
+    except ValueError:
+        raise UserError(f"{called}ecg: rows of different lengths; pad the shorter ones with NaN") from None
+    array = array[None] if array.ndim == 1 else array
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"{called}ecg: of type {array.dtype}; numbers are due")
+    if array.ndim != 2 or len(array) != len(leads):
+        turned = array.ndim == 2 and array.shape[1] == len(leads)
+        shape = "x".join(map(str, array.shape))
+        raise UserError(
+            f"{called}ecg has shape {shape}, leads names {len(leads)}: [leads, samples] is due"
+            + ("; pass its transpose, ecg.T" if turned else "")
+        )
+    if not isinstance(fs, int | float | np.number) or isinstance(fs, bool):
+        raise UserError(f"{called}fs={fs!r}: must be a number of Hz")
+    if not isinstance(unit, str):
+        raise UserError(f"{called}units={unit!r}: must be mV, uV or V")
+    return Recording(array, float(fs), tuple(leads), (unit,) * len(leads))
+
+
+def prepare_one(recording: Recording, contract: SignalContract) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Counts [L, S], available [L] and warnings of one recording. Raises SignalError or UserError."""
+    whole = condition(recording.signal, recording.fs, recording.leads, recording.units, contract, allow_upsampling=True)
+    counts = cut(whole, contract, "crop")[0]
+    low, high = np.percentile(counts[whole.available], [1, 99], axis=-1)
+    spread, unit = high - low, recording.units[0]
+    if np.median(spread) > _TOO_LARGE:
+        raise UserError(
+            f"the values span {np.median(spread) / 1e3:.0f} mV or more when taken as {unit}, no ECG does; "
+            f"{'are they microvolts (units=uV) or counts of a converter?' if unit == 'mV' else 'which unit is it?'}"
+        )
+    return counts, whole.available, tuple(_warnings(recording, whole, contract, float(spread.max())))
+
+
+def _warnings(recording: Recording, whole: Conditioned, contract: SignalContract, spread: float) -> list[str]:
+    """What whoever uses the result should know, each beginning with one fixed word."""
+    known = [canonical_lead(name) for name in recording.leads]
+    missing = [name for name in contract.leads if name not in known]
+    unused = [name for name, lead in zip(recording.leads, known, strict=True) if lead not in contract.leads]
+    gone = [
+        name for name, there in zip(contract.leads, whole.available, strict=True) if not there and name not in missing
+    ]
+    told = []
+    if missing:
+        told.append(f"lead_missing: {' '.join(missing)}")
+    if unused:
+        told.append(f"lead_unknown: {' '.join(unused)} not used; known are {' '.join(contract.leads)}")
+    for flag in _TOLD:
+        if flag in whole.flags:
+            told.append(f"{flag}: {' '.join(gone)} left out" if flag in ("lead_nan", "lead_gap", "lead_flat") else flag)
+    if recording.fs < contract.fs:
+        told.append(
+            f"upsampled: from {recording.fs:g} to {contract.fs} Hz; nothing above {recording.fs / 2:g} Hz is in it"
+        )
+    seconds = recording.signal.shape[1] / recording.fs
+    if whole.counts.shape[1] > contract.samples + 1:
+        told.append(f"cut: the middle {contract.seconds:g} s of {seconds:g} s are used")
+    if spread < _TOO_SMALL:
+        told.append(f"quiet: the largest lead spans {spread:.0f} uV; was the unit really {recording.units[0]}?")
+    return told
+
+
+def _refuse_given(fs: Any, leads: Any, units: Any, what: str) -> None:
+    for name, value in (("fs", fs), ("leads", leads), ("units", units)):
+        if value is not None:
+            raise UserError(f"{name}={value!r}: not with {what}, which say their own; leave it out")
+
+
+def _hint(error: SignalError, recording: Recording) -> str:
+    """What may be behind a refusal."""
+    finite = recording.signal[np.isfinite(recording.signal)]
+    if error.reason == "no_signal" and not any(canonical_lead(name) for name in recording.leads):
+        return f": {', '.join(recording.leads[:6])}; known are {', '.join(STANDARD_LEADS)} in any case"
+    if error.reason == "no_signal" and finite.size and finite.max() > finite.min():
+        return f"; the values span {np.ptp(finite):.3g} {recording.units[0]} in all: is that the unit?"
+    return ""

@@ -1,0 +1,50 @@
+"""A training checkpoint becomes a model, and a model a checkpoint that a run goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import run
+
+import lamae_jax
+from lamae_jax.config import run_config
+from lamae_jax.errors import UserError
+from lamae_jax.train.convert import checkpoint_from_model, model_from_checkpoint, save
+
+
+@pytest.fixture(scope="module")
+def done(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    assert run(small_store, folder) == 0
+    return folder
+
+
+def test_the_last_checkpoint_is_the_model_and_earlier_ones_are_others(done: Path, tmp_path: Path) -> None:
+    config, model = run_config(done), lamae_jax.load(done / "model")
+    made = model_from_checkpoint(config, done)
+    assert save(made, tmp_path / "model") == model.sha256
+    assert lamae_jax.load(tmp_path / "model").provenance["step"] == 6
+    assert save(model_from_checkpoint(config, done, 4), tmp_path / "earlier") != model.sha256
+    with pytest.raises(UserError, match="no checkpoint of step 5; there are 4, 6"):
+        model_from_checkpoint(config, done, 5)
+
+
+def test_a_run_goes_on_from_a_model(done: Path, small_store: Path, tmp_path: Path) -> None:
+    config, model = run_config(done), lamae_jax.load(done / "model")
+    checkpoint_from_model(config, model, tmp_path, step=2)
+    back = model_from_checkpoint(config, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
+    with pytest.raises(UserError, match="holds a checkpoint of step 2"):
+        checkpoint_from_model(config, model, tmp_path, step=2)
+    assert run(small_store, tmp_path) == 0
+    assert lamae_jax.load(tmp_path / "model").sha256 != model.sha256
+
+
+def test_another_folder_is_one_line(done: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="name the folder of a pretraining"):
+        run_config(tmp_path)
+    with pytest.raises(UserError, match="there is none"):
+        model_from_checkpoint(run_config(done), tmp_path)
