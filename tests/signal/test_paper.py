@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from lamae_jax.errors import UserError
 from lamae_jax.signal.leads import CHEST_LEADS, LIMB_LEADS, STANDARD_LEADS
-from lamae_jax.signal.paper import draw_ecg, draw_reconstruction, save_figure
+from lamae_jax.signal.paper import draw_ecg, draw_reconstruction, save_figure, save_vector
 
 FS = 100
 
@@ -102,6 +103,26 @@ def test_any_leads_can_be_drawn_one_below_the_other() -> None:
 
 def test_only_the_first_ten_seconds_are_drawn() -> None:
     assert max(len(stroke) for stroke in traces(draw_ecg(ecg(3000), FS, STANDARD_LEADS))) == 1000
+
+
+def test_light_lies_behind_the_part_of_its_lead_that_it_belongs_to() -> None:
+    light = np.zeros((12, 10))
+    light[6, 6], light[1, 0] = 1.0, 0.5  # V1 from 6 to 7 s, of which its column shows 6 to 7; II from 0 to 1 s
+    figure = draw_ecg(ecg(), FS, STANDARD_LEADS, light=light)
+    glows = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    left = traces(figure)[0][0, 0]
+    assert sorted(round((glow.get_x() - left) / 25, 3) for glow in glows) == [0, 0, 6]  # lead II has a strip of its own
+    assert all(np.isclose(glow.get_width(), 25) for glow in glows)
+    bright, dim = (max(glows, key=lambda g: g.get_alpha()), min(glows, key=lambda g: g.get_alpha()))
+    assert np.isclose(bright.get_alpha(), 2 * dim.get_alpha())
+    assert not [p for p in draw_ecg(ecg(), FS, STANDARD_LEADS).axes[0].patches if isinstance(p, Rectangle)]
+
+
+def test_vector_figures_have_letters_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save_vector(draw_ecg(ecg(), FS, STANDARD_LEADS, title="somebody"), tmp_path / f"{name}.svg")
+    text = (tmp_path / "one.svg").read_text()
+    assert text == (tmp_path / "two.svg").read_text() and ">somebody</text>" in text
 
 
 # --- reconstructions
