@@ -57,6 +57,8 @@ def test_noise_of_a_record_is_its_own_whatever_is_read_with_it(store: Store) -> 
     noise = Alteration("noise", STANDARD_LEADS, snr=10.0)
     both, one = Altered(store, noise, 0).read(ROWS), Altered(store, noise, 0).read(ROWS[1:])
     np.testing.assert_array_equal(both[1], one[0])
+    added = (both - store.read(ROWS)).reshape(2, -1)
+    assert abs(np.corrcoef(added)[0, 1]) < 0.1
     assert np.any(Altered(store, noise, 1).read(ROWS) != both)
 
 
