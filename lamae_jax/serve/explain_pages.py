@@ -139,7 +139,7 @@ def cost_table(costs: Sequence[Cost]) -> str:
             html.escape(cost.name),
             f"{cost.macro:.3f}",
             between(cost.interval),
-            f"{cost.lost:+.3f}",
+            signed(cost.lost, 3),
             between(cost.lost_interval),
         ]
         for cost in costs
@@ -153,8 +153,8 @@ def importance_table(
     leads: Sequence[str], attention: dict[str, Any], without: Sequence[Cost], alone: Sequence[Cost]
 ) -> str:
     """A row a lead."""
-    columns = ["lead", *(["attention, last layer", "attention, all layers"] if attention else [])]
-    columns += ["lost without it", "95 % by patient", "macro AUROC alone", "95 % by patient"]
+    columns = ["lead", *(["attention\nlast layer", "attention\nall layers"] if attention else [])]
+    columns += ["lost without it\nmacro AUROC", "\n95 % by patient", "alone\nmacro AUROC", "\n95 % by patient"]
     rows = []
     for lead, one, other in zip(leads, without, alone, strict=True):
         shares = [f"{attention[kind][lead]:.1%}" for kind in ("last", "rollout")] if attention else []
@@ -162,13 +162,18 @@ def importance_table(
             [
                 lead,
                 *shares,
-                f"{one.lost:+.4f}",
+                signed(one.lost, 4),
                 between(one.lost_interval),
                 f"{other.macro:.3f}",
                 between(other.interval),
             ]
         )
     return table(columns, rows)
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign; what rounds to nothing has none below zero."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def attention_table(attention: dict[str, dict[str, float]]) -> str:
