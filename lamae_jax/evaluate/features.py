@@ -143,23 +143,33 @@ def extract(
     return out
 
 
-def fill_unavailable(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """`encoder_concat` [N, L, D] -> [N, L D]: a lead that a record lacks takes its mean over the training records that have it.
+def fill_of(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """What stands for a lead that a record lacks in `encoder_concat` [N, L, D]: its mean over the training records that have it.
 
-    `available` [N, L] and `train` [N] are boolean; a lead that no training record has is zero everywhere.
+    `available` [N, L] and `train` [N] are boolean; a lead that no training record has is zero. Returns [L D].
     """
-    shown = available[..., None]
-    there = shown & train[:, None, None]
+    there = available[..., None] & train[:, None, None]
     count = there.sum(axis=0)  # [L, 1]
-    mean = np.sum(concat, axis=0, where=there, dtype=np.float64) / np.maximum(count, 1)  # [L, D]
-    filled = np.where(shown & (count > 0), concat, mean)
-    return filled.reshape(len(concat), -1)
+    return np.ravel(np.sum(concat, axis=0, where=there, dtype=np.float64) / np.maximum(count, 1))
+
+
+def fill_unavailable(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """`encoder_concat` [N, L, D] -> [N, L D], leads that a record lacks or no training record has as `fill_of` says."""
+    fill = fill_of(concat, available, train).reshape(concat.shape[1:])
+    shown = available & available[train].any(axis=0)
+    return np.where(shown[..., None], concat, fill).reshape(len(concat), -1)
+
+
+def standardisation(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The training records' mean [F], and 1 over their standard deviation, 0 where a feature is constant."""
+    x = features[train].astype(np.float64)
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    # Below float32's resolution a feature's spread is rounding, and to blow it up would be to probe noise.
+    constant = deviation <= 1e-6 * np.abs(mean)
+    return mean, np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
 
 
 def standardise(features: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Features [N, F] less the training records' mean, over their standard deviation, float64; constant features become zero."""
-    x = features.astype(np.float64)
-    mean, deviation = x[train].mean(axis=0), x[train].std(axis=0)
-    # Below float32's resolution a feature's spread is rounding, and to blow it up would be to probe noise.
-    constant = deviation <= 1e-6 * np.abs(mean)
-    return np.where(constant, 0.0, (x - mean) / np.where(constant, 1.0, deviation))
+    mean, scale = standardisation(features, train)
+    return (features.astype(np.float64) - mean) * scale
