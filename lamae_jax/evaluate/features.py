@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lamae_jax.data.loader import eval_batches
@@ -24,6 +24,7 @@ from lamae_jax.model.lamae import Params, encode
 from lamae_jax.model.presets import ModelConfig
 from lamae_jax.model.readouts import Tokens, readout
 from lamae_jax.progress import Progress
+from lamae_jax.train.sharding import sharing
 
 CPU_RECORDS = 2
 TOKENS = "tokens"
@@ -71,13 +72,6 @@ def few_at_a_time(encode: Callable[[Any], dict[str, jax.Array]], batch: Any) -> 
     few = math.gcd(len(jax.tree.leaves(batch)[0]), CPU_RECORDS)
     out = jax.lax.map(encode, jax.tree.map(lambda whole: whole.reshape(-1, few, *whole.shape[1:]), batch))
     return {name: values.reshape(-1, *values.shape[2:]) for name, values in out.items()}
-
-
-def sharing(records: int) -> Mesh:
-    """As many of this process's devices as share out batches of `records` evenly."""
-    devices = jax.local_devices()
-    shared = max(n for n in range(1, len(devices) + 1) if records % n == 0)
-    return Mesh(np.array(devices[:shared]), ("data",), axis_types=(AxisType.Auto,))
 
 
 @lru_cache(maxsize=8)

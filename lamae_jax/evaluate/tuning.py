@@ -30,7 +30,7 @@ from lamae_jax.model.presets import ModelConfig
 from lamae_jax.model.readouts import readout
 from lamae_jax.progress import Progress
 from lamae_jax.train.optimizer import OptimizerConfig, make_optimizer
-from lamae_jax.train.sharding import MeshConfig, batch_divisor, batch_sharding, make_mesh, replicated, to_devices
+from lamae_jax.train.sharding import batch_sharding, replicated, sharing, to_devices
 from lamae_jax.train.step import accumulated, microbatches
 
 Trainable = dict[str, Any]  # "model": the model's parameters, "head": kernel [F, C] and bias [C]
@@ -171,13 +171,9 @@ def fine_tune(model: Model, head: Head, config: TuneConfig, train: Labelled, val
     """Fine-tune a model under a `head` (evaluate/linear.py finds one); returns what was best on validation, the earlier of
     equals, the start included.
 
-    Raises UserError where a batch cannot be filled or divided, NotFinite where the loss is not finite.
+    Raises UserError where a batch cannot be filled, NotFinite where the loss is not finite.
     """
-    mesh = make_mesh(MeshConfig())
-    if config.batch_size % batch_divisor(mesh):
-        raise UserError(
-            f"batch_size={config.batch_size}: not divisible by the {batch_divisor(mesh)} devices that split it"
-        )
+    mesh = sharing(config.batch_size)
     update = make_step(model, head, config, mesh)
     start = {"model": model.params, "head": {"kernel": head.kernel, "bias": head.bias}}
     trainable = jax.device_put(jax.tree.map(np.array, start), replicated(mesh))  # a copy, as the step takes it over

@@ -151,8 +151,3 @@ def test_a_record_that_skips_every_block_keeps_what_it_went_in_with(model: Model
 def test_impossible_values_are_refused(field: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TuneConfig(**field)  # type: ignore[arg-type]
-
-
-def test_a_batch_that_the_devices_cannot_share_is_refused(model: Model) -> None:
-    with pytest.raises(UserError, match="batch_size=12: not divisible by the 8 devices"):
-        fine_tune(model, silent("la_cls"), dataclasses.replace(QUICK, batch_size=12), TRAIN, VALIDATION, "test")
