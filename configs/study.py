@@ -46,10 +46,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.icd10 = finetune.icd10  # rules of icd10: labels: configs/labels.py
     config.tuning = ConfigDict({name: finetune[name] for name in TUNING})  # of mode finetune: configs/finetune.py
     if variant == "simulated":
-        config.seeds, config.betas, config.resamples = 1, "0.1", 200
-        config.pretrain.steps, config.pretrain.data.simulated_patients = 600, 600
-        config.icd10.min_count = 20
-        config.tuning.steps, config.tuning.eval_every = 200, 50
+        config.seeds, config.betas = 1, "0.1"
+        config.pretrain.steps, config.pretrain.data.simulated_patients = 600, 1500
+        config.icd10.min_count = 50
+        config.tuning.steps, config.tuning.batch_size, config.tuning.eval_every = 100, 16, 50
     elif variant == "ptb_xl":
         config.pretrain.steps = 14_000
     return config

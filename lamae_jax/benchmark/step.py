@@ -20,7 +20,7 @@ from lamae_jax.model.lamae import Params
 from lamae_jax.model.masking import MaskConfig
 from lamae_jax.model.presets import ModelConfig
 from lamae_jax.train.optimizer import OptimizerConfig
-from lamae_jax.train.sharding import MeshConfig, make_mesh, to_devices
+from lamae_jax.train.sharding import MeshConfig, make_mesh, sharing, to_devices
 from lamae_jax.train.step import Batch, StepConfig, TrainState, compile_init, compile_step
 
 OPTIMIZER = OptimizerConfig(1_000_000, 1e-4)
@@ -44,10 +44,7 @@ def one_device() -> Mesh:
 
 def measured(records: int) -> Mesh:
     """What figures for a batch of `records` are for: a CPU's cores, as many as can share it out, or one accelerator."""
-    if jax.default_backend() != "cpu":
-        return one_device()
-    shared = max(n for n in range(1, jax.device_count() + 1) if records % n == 0)
-    return make_mesh(MeshConfig(shared, 1, 1), jax.devices()[:shared])
+    return sharing(records) if jax.default_backend() == "cpu" else one_device()
 
 
 def jitted_step(model: ModelConfig, mesh: Mesh) -> tuple[jax.stages.Wrapped, TrainState]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,13 +17,14 @@ from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_calibration, draw_probe, draw_roc
 from lamae_jax.evaluate.outcomes import MODES, Settings, outcomes
 from lamae_jax.evaluate.report import write_report
-from lamae_jax.evaluate.results import ResultSet, judge, write_predictions, write_results
+from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.summary import summarise
 from lamae_jax.evaluate.task import check_not_pretrained, open_model, open_task, untrained
 from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.files import write_json
 from lamae_jax.model.presets import READOUTS, ModelConfig
 from lamae_jax.progress import say
+from lamae_jax.train.convert import save
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class EvaluationConfig:
 
 
 def evaluate(config: EvaluationConfig, workdir: Path) -> dict[str, Any]:
-    """Write results.csv, predictions.npz, summary.json, report.html and figures/ into `workdir`; returns the summary.
+    """Write results.csv, predictions.npz, summary.json, report.html and figures/ into `workdir`; returns the summary. A linear
+    probe or a fine-tuning also leaves model/, that of the readout that did best on validation, with its head.
 
     Raises UserError before any encoding for whatever can't be evaluated, a test record that was pretrained on included.
     """
@@ -112,6 +115,8 @@ def evaluate(config: EvaluationConfig, workdir: Path) -> dict[str, Any]:
     draw_probe(summary, workdir / "figures" / "probe.png")
     draw_roc(task, best, workdir / "figures" / "roc.png")
     draw_calibration(task, best, workdir / "figures" / "calibration.png")
+    if best.outcome.model and model.sha256:
+        save_with_head(workdir / "model", best, config)
     write_json(workdir / "summary.json", summary)
     write_report(workdir, f"{config.mode} on {config.labels}", task, both, summary)
     return summary
@@ -134,6 +139,15 @@ def chosen_readouts(model: ModelConfig, mode: str, readout: str) -> tuple[str, .
         except UserError as refusal:
             say(f"left out: {refusal}")
     return tuple(names)
+
+
+def save_with_head(folder: Path, best: Judged, config: EvaluationConfig) -> None:
+    """The model folder whose `predict` gives what was scored, with the figure and its interval in the card."""
+    model = best.outcome.model
+    assert model is not None and model.head is not None
+    low, high = best.macro_intervals()["by_patient"]
+    about = {"task": config.labels, "mode": config.mode, "macro AUROC": [best.macro, low, high]}
+    save(dataclasses.replace(model, head=dataclasses.replace(model.head, about=about)), folder)
 
 
 @contextmanager

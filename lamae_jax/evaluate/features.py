@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lamae_jax.data.loader import eval_batches
@@ -24,6 +24,7 @@ from lamae_jax.model.lamae import Params, encode
 from lamae_jax.model.presets import ModelConfig
 from lamae_jax.model.readouts import Tokens, readout
 from lamae_jax.progress import Progress
+from lamae_jax.train.sharding import sharing
 
 CPU_RECORDS = 2
 TOKENS = "tokens"
@@ -71,13 +72,6 @@ def few_at_a_time(encode: Callable[[Any], dict[str, jax.Array]], batch: Any) -> 
     few = math.gcd(len(jax.tree.leaves(batch)[0]), CPU_RECORDS)
     out = jax.lax.map(encode, jax.tree.map(lambda whole: whole.reshape(-1, few, *whole.shape[1:]), batch))
     return {name: values.reshape(-1, *values.shape[2:]) for name, values in out.items()}
-
-
-def sharing(records: int) -> Mesh:
-    """As many of this process's devices as share out batches of `records` evenly."""
-    devices = jax.local_devices()
-    shared = max(n for n in range(1, len(devices) + 1) if records % n == 0)
-    return Mesh(np.array(devices[:shared]), ("data",), axis_types=(AxisType.Auto,))
 
 
 @lru_cache(maxsize=8)
@@ -143,23 +137,33 @@ def extract(
     return out
 
 
-def fill_unavailable(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """`encoder_concat` [N, L, D] -> [N, L D]: a lead that a record lacks takes its mean over the training records that have it.
+def fill_of(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """What stands for a lead that a record lacks in `encoder_concat` [N, L, D]: its mean over the training records that have it.
 
-    `available` [N, L] and `train` [N] are boolean; a lead that no training record has is zero everywhere.
+    `available` [N, L] and `train` [N] are boolean; a lead that no training record has is zero. Returns [L D].
     """
-    shown = available[..., None]
-    there = shown & train[:, None, None]
+    there = available[..., None] & train[:, None, None]
     count = there.sum(axis=0)  # [L, 1]
-    mean = np.sum(concat, axis=0, where=there, dtype=np.float64) / np.maximum(count, 1)  # [L, D]
-    filled = np.where(shown & (count > 0), concat, mean)
-    return filled.reshape(len(concat), -1)
+    return np.ravel(np.sum(concat, axis=0, where=there, dtype=np.float64) / np.maximum(count, 1))
+
+
+def fill_unavailable(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """`encoder_concat` [N, L, D] -> [N, L D], leads that a record lacks or no training record has as `fill_of` says."""
+    fill = fill_of(concat, available, train).reshape(concat.shape[1:])
+    shown = available & available[train].any(axis=0)
+    return np.where(shown[..., None], concat, fill).reshape(len(concat), -1)
+
+
+def standardisation(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The training records' mean [F], and 1 over their standard deviation, 0 where a feature is constant."""
+    x = features[train].astype(np.float64)
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    # Below float32's resolution a feature's spread is rounding, and to blow it up would be to probe noise.
+    constant = deviation <= 1e-6 * np.abs(mean)
+    return mean, np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
 
 
 def standardise(features: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Features [N, F] less the training records' mean, over their standard deviation, float64; constant features become zero."""
-    x = features.astype(np.float64)
-    mean, deviation = x[train].mean(axis=0), x[train].std(axis=0)
-    # Below float32's resolution a feature's spread is rounding, and to blow it up would be to probe noise.
-    constant = deviation <= 1e-6 * np.abs(mean)
-    return np.where(constant, 0.0, (x - mean) / np.where(constant, 1.0, deviation))
+    mean, scale = standardisation(features, train)
+    return (features.astype(np.float64) - mean) * scale

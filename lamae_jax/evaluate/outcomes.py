@@ -14,14 +14,17 @@ import numpy as np
 from scipy.special import expit
 
 from lamae_jax.artifact.folder import Model
+from lamae_jax.artifact.head import Head
+from lamae_jax.data.splits import pretraining_record_keys
 from lamae_jax.evaluate.attention import TokenExamples, attention
 from lamae_jax.evaluate.cache import cached_features
-from lamae_jax.evaluate.features import TOKENS, fill_unavailable, standardise
-from lamae_jax.evaluate.linear import linear
+from lamae_jax.evaluate.features import TOKENS, fill_of, fill_unavailable, standardisation, standardise
+from lamae_jax.evaluate.linear import fit_linear
+from lamae_jax.evaluate.logistic import Logistic
 from lamae_jax.evaluate.neighbours import neighbours
 from lamae_jax.evaluate.results import Outcome
 from lamae_jax.evaluate.task import PARTS, Examples, Prediction, Task, system_of
-from lamae_jax.evaluate.tuning import Labelled, TuneConfig, features_of_readout, fine_tune, predict
+from lamae_jax.evaluate.tuning import Labelled, TuneConfig, fine_tune, predict
 
 MODES = ("linear", "attention", "knn", "finetune")
 
@@ -55,23 +58,49 @@ def pretraining_seed(model: Model) -> int | None:
 
 
 def _frozen(mode: str, model: Model, task: Task, readouts: tuple[str, ...], settings: Settings) -> list[Outcome]:
+    train, validation, test = (task.part == part for part in PARTS)
+    found = []
+    for readout, (x, head) in _features(model, task, readouts, settings).items():
+        examples = Examples(x[train], task.values("train")), Examples(x[validation], task.values("validation"))
+        with_head = None
+        if mode == "linear":
+            logistic, l2, reached = fit_linear(*examples)
+            prediction = Prediction({"l2": l2}, reached, expit(logistic.scores(x[test])))
+            with_head = dataclasses.replace(model, head=_under(head, logistic))
+        else:
+            prediction = neighbours(*examples, x[test])
+        seed = pretraining_seed(model)
+        found.append(Outcome(system_of(model, readout), seed, mode, readout, x.shape[1], prediction, with_head))
+    return found
+
+
+def _features(
+    model: Model, task: Task, readouts: tuple[str, ...], settings: Settings
+) -> dict[str, tuple[np.ndarray, Head]]:
+    """Standardised features [N, F] of the task's records by readout, each with a silent head that standardises so."""
     kept = model.config.readouts  # all at once: another run may ask for the others
     title = system_of(model, readouts[0])
     features = cached_features(settings.features, model, task.store, task.rows, kept, settings.batch_size, title)
-    train, validation, test = (task.part == part for part in PARTS)
-    available = task.store.available[task.rows]
-    fit = linear if mode == "linear" else neighbours
-    found = []
+    train, available = task.part == "train", task.store.available[task.rows]
+    found = {}
     for readout in readouts:
         x = features[readout][np.arange(len(task.rows))]
+        fill = np.zeros(x[0].size)
         if readout == "encoder_concat":
+            fill = fill_of(x, available, train)
             x = fill_unavailable(x, available, train)
-        x = standardise(x, train)
-        prediction = fit(
-            Examples(x[train], task.values("train")), Examples(x[validation], task.values("validation")), x[test]
-        )
-        found.append(Outcome(system_of(model, readout), pretraining_seed(model), mode, readout, x.shape[1], prediction))
+        mean, scale = standardisation(x, train)
+        labels = len(task.names)
+        silent = (np.zeros((x.shape[1], labels)), np.zeros(labels))
+        kernel, bias, mean, scale, fill = (array.astype(np.float32) for array in (*silent, mean, scale, fill))
+        head = Head(readout, task.names, kernel, bias, mean, scale, fill)
+        found[readout] = (standardise(x, train), head)
     return found
+
+
+def _under(head: Head, logistic: Logistic) -> Head:
+    kernel, bias = logistic.weights.astype(np.float32), logistic.intercepts.astype(np.float32)
+    return dataclasses.replace(head, kernel=kernel, bias=bias)
 
 
 def _attention(model: Model, task: Task, settings: Settings) -> Outcome:
@@ -91,15 +120,20 @@ def _attention(model: Model, task: Task, settings: Settings) -> Outcome:
 
 
 def _tuned(model: Model, task: Task, readout: str, settings: Settings) -> Outcome:
-    parts = {part: Labelled(task.store, task.rows[task.part == part], task.values(part)) for part in PARTS[:2]}
-    title = f"{system_of(model, readout)} {readout}"
+    x, head = _features(model, task, (readout,), settings)[readout]
+    examples = [Examples(x[task.part == part], task.values(part)) for part in PARTS[:2]]
+    head = _under(head, fit_linear(*examples).logistic)
     tuning = settings.tuning
     if not model.sha256:  # nothing was learned yet that low rates would protect
         tuning = dataclasses.replace(tuning, layer_decay=1.0)
-    tuned = fine_tune(model, readout, tuning, parts["train"], parts["validation"], title)
-    rows = task.rows[task.part == "test"]
-    chances = expit(predict(model, readout, tuned.trainable, task.store, rows, title))
-    chosen = {"step": float(tuned.step)}
-    prediction = Prediction(chosen, dict(tuned.curve)[tuned.step], chances)
-    width = features_of_readout(model.config, readout)
-    return Outcome(system_of(model, readout), pretraining_seed(model), "finetune", readout, width, prediction)
+    title = f"{system_of(model, readout)} {readout}"
+    train, validation = (Labelled(task.store, task.rows[task.part == part], task.values(part)) for part in PARTS[:2])
+    tuned = fine_tune(model, head, tuning, train, validation, title)
+    chances = expit(predict(tuned.model, task.store, task.rows[task.part == "test"], title))
+    seen = model.pretraining_records
+    if seen is not None:  # what it was tuned on must not be tested on either
+        seen = np.union1d(seen, pretraining_record_keys([task.store], [train.rows]))
+    result = dataclasses.replace(tuned.model, pretraining_records=seen)
+    prediction = Prediction({"step": float(tuned.step)}, dict(tuned.curve)[tuned.step], chances)
+    seed = pretraining_seed(model)
+    return Outcome(system_of(model, readout), seed, "finetune", readout, x.shape[1], prediction, result)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lamae_jax.artifact.folder import Model
 from lamae_jax.evaluate.bootstrap import basic_interval, macro, percentile_interval, resampled_aurocs
 from lamae_jax.evaluate.statistics import auprc, calibration, macro_auroc
 from lamae_jax.evaluate.task import Prediction, Task
@@ -52,6 +53,7 @@ class Outcome:
     readout: str
     n_features: int
     prediction: Prediction
+    model: Model | None = None  # with the head that predicted, where it is one; not kept in files of outcomes
 
 
 @dataclass(frozen=True)

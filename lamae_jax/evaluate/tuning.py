@@ -1,11 +1,13 @@
 """Fine-tuning: the encoder itself learns a task's labels, started from a pretrained model or from an untrained one.
 
 AdamW with layer-wise rates (later layers change more, Clark et al. 2020), warm-up and cosine, stochastic depth; the parameters
-with the best macro AUROC on validation are kept. B records, L leads, S samples, D width, F features, C labels.
+with the best macro AUROC on validation are kept. It starts under the linear probe's head (Kumar et al. 2022: under a new one the
+first steps would distort what was pretrained). B records, L leads, S samples, D width, F features, C labels.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 import optax
 
 from lamae_jax.artifact.folder import Model
+from lamae_jax.artifact.head import Head, logits
 from lamae_jax.data.loader import BatchSource, train_batches
 from lamae_jax.data.store import Store
 from lamae_jax.errors import NotFinite, UserError
@@ -27,7 +30,7 @@ from lamae_jax.model.presets import ModelConfig
 from lamae_jax.model.readouts import readout
 from lamae_jax.progress import Progress
 from lamae_jax.train.optimizer import OptimizerConfig, make_optimizer
-from lamae_jax.train.sharding import MeshConfig, batch_divisor, batch_sharding, make_mesh, replicated, to_devices
+from lamae_jax.train.sharding import batch_sharding, replicated, sharing, to_devices
 from lamae_jax.train.step import accumulated, microbatches
 
 Trainable = dict[str, Any]  # "model": the model's parameters, "head": kernel [F, C] and bias [C]
@@ -82,9 +85,9 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The parameters that were best on validation, at which step, and macro AUROC there at each look: (step, value)."""
+    """The model that was best on validation, with its head, at which step, and macro AUROC there at each look: (step, value)."""
 
-    trainable: Trainable
+    model: Model
     step: int
     curve: list[tuple[int, float]]
 
@@ -128,16 +131,10 @@ def draw_keep(key: jax.Array, records: int, blocks: int, drop_path: float) -> ja
     return jax.random.bernoulli(key, jnp.broadcast_to(stays, (blocks, records))) / stays
 
 
-def features_of(tokens: Any, name: str, available: jax.Array) -> jax.Array:
-    """A readout as one vector a record `[B, F]`; unavailable leads are zeros in `encoder_concat`."""
-    values = readout(tokens, name, available)
-    return values.reshape(len(values), -1).astype(jnp.float32)
-
-
-def make_step(model: Model, name: str, config: TuneConfig, mesh: Any) -> Callable[..., Any]:
+def make_step(model: Model, head: Head, config: TuneConfig, mesh: Any) -> Callable[..., Any]:
     """A jitted update `(trainable, opt_state, step, batch) -> (trainable, opt_state, loss)`; `batch["labels"]` is `[B, C]`."""
     blocks, shape = model.config.encoder_depth + model.config.latent_depth, model.config
-    rates = {"model": layer_rates(shape, model.params, name, config.layer_decay), "head": 1.0}
+    rates = layer_rates(shape, model.params, head.readout, config.layer_decay)
 
     def update(trainable: Trainable, opt_state: Any, step: jax.Array, batch: dict[str, jax.Array]) -> Any:
         for_crop, for_keep = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), step + 1))
@@ -151,17 +148,16 @@ def make_step(model: Model, name: str, config: TuneConfig, mesh: Any) -> Callabl
         def loss_of(trainable: Trainable, part: tuple[Any, ...]) -> jax.Array:
             x, available, labels, known, keep = part
             tokens = encode(shape, trainable["model"], x, available, None if keep is None else keep.T)
-            logits = (
-                features_of(tokens, name, available) @ trainable["head"]["kernel"] + trainable["head"]["bias"][None]
-            )
-            losses = optax.sigmoid_binary_cross_entropy(logits, jnp.where(known, labels, 0))
+            values = readout(tokens, head.readout, available).astype(jnp.float32)
+            z = logits({**head.arrays, **trainable["head"]}, values, available)
+            losses = optax.sigmoid_binary_cross_entropy(z, jnp.where(known, labels, 0))
             return jnp.sum(jnp.where(known, losses, 0)) / total
 
         whole = (x, batch["available"], batch["labels"], known, None if keep is None else keep.T)
         parts = microbatches(records, shape.width, mesh)
         loss, gradient = accumulated(jax.value_and_grad(loss_of), trainable, whole, parts)
         updates, opt_state = make_optimizer(config.optimizer).update(gradient, opt_state, trainable)
-        shares = {"model": rates["model"], "head": jax.tree.map(lambda _: 1.0, trainable["head"])}
+        shares = {"model": rates, "head": jax.tree.map(lambda _: 1.0, trainable["head"])}
         updates = jax.tree.map(lambda change, share: change * jnp.broadcast_to(share, change.shape), updates, shares)
         return optax.apply_updates(trainable, updates), opt_state, loss
 
@@ -171,60 +167,46 @@ def make_step(model: Model, name: str, config: TuneConfig, mesh: Any) -> Callabl
     )
 
 
-def fine_tune(model: Model, name: str, config: TuneConfig, train: Labelled, validation: Labelled, title: str) -> Tuned:
-    """Fine-tune for a readout `name`; returns what was best on validation, the earlier of equals.
+def fine_tune(model: Model, head: Head, config: TuneConfig, train: Labelled, validation: Labelled, title: str) -> Tuned:
+    """Fine-tune a model under a `head` (evaluate/linear.py finds one); returns what was best on validation, the earlier of
+    equals, the start included.
 
-    Raises UserError where a batch cannot be filled or divided, NotFinite where the loss is not finite.
+    Raises UserError where a batch cannot be filled, NotFinite where the loss is not finite.
     """
-    mesh = make_mesh(MeshConfig())
-    if config.batch_size % batch_divisor(mesh):
-        raise UserError(
-            f"batch_size={config.batch_size}: not divisible by the {batch_divisor(mesh)} devices that split it"
-        )
-    update = make_step(model, name, config, mesh)
-    trainable = jax.device_put(first(model, name, train.labels.shape[1], config.seed), replicated(mesh))
+    mesh = sharing(config.batch_size)
+    update = make_step(model, head, config, mesh)
+    start = {"model": model.params, "head": {"kernel": head.kernel, "bias": head.bias}}
+    trainable = jax.device_put(jax.tree.map(np.array, start), replicated(mesh))  # a copy, as the step takes it over
     opt_state = jax.jit(make_optimizer(config.optimizer).init, out_shardings=replicated(mesh))(trainable)
     source = BatchSource([train.store], [train.rows], config.batch_size, config.seed)
-    best: tuple[float, int, Trainable] = (-1.0, 0, trainable)
-    curve: list[tuple[int, float]] = []
+
+    def reached(now: Model) -> float:
+        return macro_auroc(validation.labels, predict(now, validation.store, validation.rows, title)).value
+
+    best = dataclasses.replace(model, head=head)
+    curve = [(0, reached(best))]
     progress = Progress(config.steps, "steps", title)
     with train_batches(source) as batches:
-        for step in range(config.steps):
-            batch = next(batches) | {"labels": train.labels[source.numbers(step)].astype(np.float32)}
-            trainable, opt_state, loss = update(trainable, opt_state, np.int32(step), to_devices(batch, mesh))
-            if (step + 1) % config.eval_every == 0 or step + 1 == config.steps:
+        for step in range(1, config.steps + 1):
+            batch = next(batches) | {"labels": train.labels[source.numbers(step - 1)].astype(np.float32)}
+            trainable, opt_state, loss = update(trainable, opt_state, np.int32(step - 1), to_devices(batch, mesh))
+            if step % config.eval_every == 0 or step == config.steps:
                 if not np.isfinite(float(loss)):
-                    raise NotFinite(
-                        f"fine-tuning: the loss is {float(loss)} at step {step + 1}; try a lower learning_rate"
-                    )
+                    raise NotFinite(f"fine-tuning: the loss is {float(loss)} at step {step}; try a lower learning_rate")
                 here = jax.device_get(trainable)
-                value = macro_auroc(
-                    validation.labels, predict(model, name, here, validation.store, validation.rows, title)
-                ).value
-                curve.append((step + 1, value))
-                if value > best[0]:
-                    best = (value, step + 1, here)
-            progress.update(step + 1)
+                now = dataclasses.replace(model, params=here["model"], head=dataclasses.replace(head, **here["head"]))
+                value = reached(now)
+                if value > max(value for _, value in curve):
+                    best = now
+                curve.append((step, value))
+            progress.update(step)
     progress.close()
-    return Tuned(best[2], best[1], curve)
+    return Tuned(best, max(curve, key=lambda point: (point[1], -point[0]))[0], curve)
 
 
-def first(model: Model, name: str, labels: int, seed: int) -> Trainable:
-    """The model's parameters and a new head, nearly silent: kernel `[F, C]`, bias `[C]`."""
-    features = features_of_readout(model.config, name)
-    kernel = 0.01 * np.random.default_rng(seed).standard_normal((features, labels))
-    return {"model": model.params, "head": {"kernel": kernel.astype(np.float32), "bias": np.zeros(labels, np.float32)}}
-
-
-def features_of_readout(config: ModelConfig, name: str) -> int:
-    """How many features a readout has."""
-    return config.width * (config.leads if name == "encoder_concat" else 1)
-
-
-def predict(
-    model: Model, name: str, trainable: Trainable, store: Store, rows: np.ndarray, title: str, batch_size: int = 64
-) -> np.ndarray:
-    """Logits `[N, C]` of the store's `rows` [N], nothing dropped, float64."""
-    values = extract(trainable["model"], model.config, model.inputs, store, rows, (name,), batch_size, title)[name]
-    features = values.reshape(len(values), -1).astype(np.float64)
-    return features @ trainable["head"]["kernel"].astype(np.float64) + trainable["head"]["bias"]
+def predict(model: Model, store: Store, rows: np.ndarray, title: str, batch_size: int = 64) -> np.ndarray:
+    """Log odds `[N, C]` that the model's head gives to the store's `rows` [N], nothing dropped."""
+    assert model.head is not None
+    name = model.head.readout
+    values = extract(model.params, model.config, model.inputs, store, rows, (name,), batch_size, title)[name]
+    return np.asarray(logits(model.head.arrays, jnp.asarray(values), store.available[rows]), np.float64)

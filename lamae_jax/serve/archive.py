@@ -32,11 +32,12 @@ from lamae_jax.data.sources import Source, open_source
 from lamae_jax.data.store import Store
 from lamae_jax.data.tables import write_csv
 from lamae_jax.errors import NotFinite, UserError
-from lamae_jax.evaluate.features import features_program, sharing
+from lamae_jax.evaluate.features import features_program
 from lamae_jax.files import write_json, write_with
 from lamae_jax.progress import Progress, clock, say
 from lamae_jax.serve.functions import summary_readout
 from lamae_jax.serve.recordings import check_store
+from lamae_jax.train.sharding import sharing
 
 STORE_PART = 1 << 16  # rows of a store in one part; a source's are those of a shard, whose work is shared out so
 FORMATS = ("parquet", "npz")

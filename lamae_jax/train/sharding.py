@@ -77,6 +77,13 @@ def make_mesh(config: MeshConfig, devices: list[Any] | None = None) -> Mesh:
         ) from None
 
 
+def sharing(records: int) -> Mesh:
+    """A mesh of as many of this process's devices as share out batches of `records` evenly."""
+    devices = jax.local_devices()
+    shared = max(n for n in range(1, len(devices) + 1) if records % n == 0)
+    return make_mesh(MeshConfig(shared, 1, 1), devices[:shared])
+
+
 def batch_divisor(mesh: Mesh) -> int:
     """What a batch must be a multiple of: the devices that split it."""
     return mesh.shape["data"] * mesh.shape["fsdp"]

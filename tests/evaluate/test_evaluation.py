@@ -9,12 +9,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from lamae_jax.artifact.folder import load_model, save_model
 from lamae_jax.data.labels import load_labels
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.prepare import PrepareConfig, prepare
-from lamae_jax.data.splits import pretraining_record_keys, train_rows
+from lamae_jax.data.splits import fold_rows, pretraining_record_keys, train_rows
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate import task
@@ -22,7 +23,7 @@ from lamae_jax.evaluate.evaluation import EvaluationConfig, evaluate
 from lamae_jax.evaluate.linear import L2_VALUES
 from lamae_jax.evaluate.statistics import macro_auroc
 from lamae_jax.evaluate.task import check_contract, open_task, system_of, untrained
-from lamae_jax.evaluate.tuning import TuneConfig
+from lamae_jax.evaluate.tuning import TuneConfig, predict
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import init_params
 from lamae_jax.model.presets import ModelConfig, preset
@@ -232,7 +233,7 @@ def test_other_labels_in_the_test_fold_change_no_choice_and_no_prediction(
         assert after["macro_auroc"][name] == pytest.approx(1 - value)
 
 
-def test_a_probe_changes_no_parameter_and_fine_tuning_leaves_the_folder_as_it_is(store: Path, tmp_path: Path) -> None:
+def test_no_evaluation_changes_the_model_that_it_is_given(store: Path, tmp_path: Path) -> None:
     model = save(tmp_path / "model")
     before = {path.name: path.read_bytes() for path in model.iterdir()}
     scores = []
@@ -242,7 +243,23 @@ def test_a_probe_changes_no_parameter_and_fine_tuning_leaves_the_folder_as_it_is
             scores.append(saved["scores"])
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     np.testing.assert_array_equal(scores[0], scores[2])
-    assert np.abs(scores[0] - scores[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(("mode", "readout"), [("linear", "encoder_concat"), ("finetune", "la_mean")])
+def test_the_model_that_is_left_predicts_what_was_scored(mode: str, readout: str, store: Path, tmp_path: Path) -> None:
+    opened = Store.open(store)
+    keys = pretraining_record_keys([opened], train_rows([opened], "1,2"))
+    summary = run(store, tmp_path / "run", model=str(save(tmp_path / "model", keys=keys)), mode=mode, readout=readout)
+    left = load_model(tmp_path / "run" / "model")
+    assert left.head is not None and left.head.labels == ("NORM", "MI")
+    with np.load(tmp_path / "run" / "predictions.npz") as saved:
+        scored = saved["scores"][0]
+    rows = fold_rows([opened], "test")[0]
+    np.testing.assert_allclose(expit(predict(left, opened, rows, "again")), scored, atol=1e-5)
+    assert f"{summary['macro_auroc'][readout]:.3f}" in (tmp_path / "run" / "model" / "README.md").read_text()
+    # What a model was tuned on must not be tested on either.
+    assert left.pretraining_records is not None
+    assert len(left.pretraining_records) == (80 if mode == "finetune" else 20)  # record 30 was pretrained on
 
 
 def test_fewer_training_records_are_a_subset_of_whole_patients(store: Path) -> None:

@@ -9,12 +9,13 @@ import pytest
 
 from lamae_jax.data.store import Store
 from lamae_jax.errors import NotFinite
-from lamae_jax.evaluate.features import extract, features_program, fill_unavailable, sharing, standardise
+from lamae_jax.evaluate.features import extract, features_program, fill_unavailable, standardise
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import encode, init_params
 from lamae_jax.model.presets import READOUTS, preset
 from lamae_jax.model.readouts import readout
 from lamae_jax.signal.contract import SignalContract
+from lamae_jax.train.sharding import sharing
 
 CONFIG = preset("nano", width=16, decoder_width=16, encoder_depth=1, latent_depth=1, samples=200, patch=50)
 INPUTS = InputConfig()
