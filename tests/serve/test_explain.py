@@ -73,6 +73,11 @@ def save(folder: Path, model: ModelConfig = SMALL, **pretraining: object) -> Pat
     return folder
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("model"))
+
+
 def settings(source: Path, **changes: object) -> ExplainConfig:
     values = {
         "model": "", "store": str(source / "store"), "labels": f"csv:{source / 'labels.csv'}", "record": "", "hidden": "",
@@ -108,10 +113,10 @@ def parsed(page: Path) -> Outline:
 
 
 @pytest.fixture(scope="module")
-def cohort(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cohort(source: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
-    explain(settings(source, model=str(save(folder / "model"))), folder / "run")
-    return folder / "run"
+    explain(settings(source, model=str(model)), folder)
+    return folder
 
 
 def test_deletion_finds_the_lead_that_carries_the_label(cohort: Path) -> None:
@@ -157,8 +162,7 @@ def test_the_cohorts_report_stands_alone(cohort: Path) -> None:
         assert "<svg" in (cohort / "figures" / f"{name}.svg").read_text()
 
 
-def test_one_record(source: Path, tmp_path: Path) -> None:
-    model = save(tmp_path / "model")
+def test_one_record(source: Path, model: Path, tmp_path: Path) -> None:
     found = explain(settings(source, model=str(model), record="9", hidden="v4,I", readout=""), tmp_path / "run")
     assert found["readout"] == "la_cls" and "V6" not in found["available"]
     assert set(found["hidden"]) == {"I", "V4", "V6"} and found["hidden"]["V6"] is None  # what it lacks is drawn too
@@ -196,15 +200,15 @@ class Other(Store):
         return counts
 
 
-def test_nothing_of_a_hidden_lead_goes_into_its_drawing(source: Path, tmp_path: Path) -> None:
-    model, rows = load_model(save(tmp_path / "model")), np.arange(3)
+def test_nothing_of_a_hidden_lead_goes_into_its_drawing(source: Path, model: Path) -> None:
+    loaded, rows = load_model(model), np.arange(3)
     stores = Store.open(source / "store"), Other.open(source / "store")
-    one, other = (draw_hidden(model, store, rows, (V1,)) for store in stores)
+    one, other = (draw_hidden(loaded, store, rows, (V1,)) for store in stores)
     assert one.made.shape == (3, 1, SAMPLES) and one.recorded.shape == (3, 12, SAMPLES)
     np.testing.assert_array_equal(one.made, other.made)
     assert np.any(one.recorded != other.recorded)
     # The other leads do go in.
-    without, changed = (draw_hidden(model, store, rows, (0,)) for store in stores)
+    without, changed = (draw_hidden(loaded, store, rows, (0,)) for store in stores)
     assert np.any(without.made != changed.made)
 
 
@@ -253,9 +257,9 @@ def test_principal_components_keep_the_largest_spread() -> None:
         ({"record": "9", "hidden": "V7"}, "hidden=V7: V7 must be one of I, II, III"),
     ],
 )
-def test_a_mistake_is_one_line(changes: dict, message: str, source: Path, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line(changes: dict, message: str, source: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        explain(settings(source, **({"model": "random:nano"} | changes)), tmp_path / "run")
+        explain(settings(source, **({"model": str(model)} | changes)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -43,7 +43,7 @@ def without(*leads: int) -> jax.Array:
     return ALL.at[:, list(leads)].set(False)
 
 
-@pytest.mark.parametrize("changes", [{}, {"positions": "sincos"}, {"qk_norm": True}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"positions": "sincos", "qk_norm": True}], ids=str)
 def test_the_layers_end_where_the_model_ends(changes: dict[str, object]) -> None:
     """The tokens after the last layer, normalised, are the CLS, lead and patch tokens that `encode` gives."""
     config = dataclasses.replace(SMALL, **changes)
