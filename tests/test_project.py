@@ -131,7 +131,7 @@ def test_a_launch_script_shows_what_it_would_do(script: str, flags: list[str], e
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: N=none")
 
 
-@pytest.mark.parametrize("name, ends", [("main", "--config=configs/pretrain.py"), ("tests", "python -m pytest")])
+@pytest.mark.parametrize("name, ends", [("main", "--config=configs/pretrain.py"), ("tests", "python -m pytest -n 2")])
 def test_ci_finds_the_commands_of_the_readme(name: str, ends: str) -> None:
     found = re.findall(
         rf"^<!-- ci: {name} -->\n```bash\n(.*)\n```$", (ROOT / "README.md").read_text(), flags=re.MULTILINE
