@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lamae_jax.data.labels.report import LabelsConfig
     from lamae_jax.data.prepare import PrepareConfig
     from lamae_jax.evaluate.evaluation import EvaluationConfig
+    from lamae_jax.evaluate.study.cells import StudyProtocol
     from lamae_jax.evaluate.study.label_efficiency import LabelEfficiencyConfig
     from lamae_jax.evaluate.study.scaling import ScalingConfig
     from lamae_jax.evaluate.study.systems import StudyConfig
@@ -112,7 +113,7 @@ def study_config(c: dict[str, Any]) -> StudyConfig:
                 changes |= {"mask.alpha_LA": 0.0} if system == "lamae_e_b" else {}
                 changes |= {"align.beta": beta} if system == "mmvm" else {}
                 pretrainings.append(Pretraining(system, seed, beta, pretraining_of(c, changes)))
-    return StudyConfig(tuple(pretrainings), **studied(c))
+    return StudyConfig(tuple(pretrainings), study_protocol(c))
 
 
 def scaling_config(c: dict[str, Any]) -> ScalingConfig:
@@ -125,7 +126,7 @@ def scaling_config(c: dict[str, Any]) -> ScalingConfig:
         for size in numbers(c, "sizes", int)
         for seed in range(first, first + at_least_one(c, "seeds"))
     ]
-    return ScalingConfig(tuple(pretrainings), **studied(c))
+    return ScalingConfig(tuple(pretrainings), study_protocol(c))
 
 
 def label_efficiency_config(c: dict[str, Any]) -> LabelEfficiencyConfig:
@@ -133,29 +134,23 @@ def label_efficiency_config(c: dict[str, Any]) -> LabelEfficiencyConfig:
     from lamae_jax.evaluate.study.label_efficiency import LabelEfficiencyConfig
 
     models, sizes = tuple(filter(None, words(c, "models"))), tuple(numbers(c, "sizes", int))
-    return LabelEfficiencyConfig(
-        models, c["data"]["store"], sizes=sizes, draws=c["draws"], cache=c["cache"], **studied(c)
-    )
+    return LabelEfficiencyConfig(models, c["data"]["store"], sizes, c["draws"], c["cache"], study_protocol(c))
 
 
 # The pretrainings of a study, and what configs/pretrain.py calls them.
 STUDIED = {"lamae": "lamae", "lamae_e_b": "lamae", "mmvm": "mmvm", "independent": "independent"}
 
 
-def studied(c: dict[str, Any]) -> dict[str, Any]:
+def study_protocol(c: dict[str, Any]) -> StudyProtocol:
     """What all studies take."""
     from lamae_jax.data.labels.icd10 import Icd10Rules
+    from lamae_jax.evaluate.study.cells import StudyProtocol
     from lamae_jax.evaluate.tuning import TuneConfig
 
-    return {
-        "labels": c["labels"],
-        "modes": tuple(words(c, "modes")),
-        "batch_size": c["batch_size"],
-        "resamples": c["resamples"],
-        "seed": c["seed"],
-        "icd10": Icd10Rules(**c["icd10"]),
-        "tuning": TuneConfig(**c["tuning"], seed=c["seed"]),
-    }
+    icd10, tuning = Icd10Rules(**c["icd10"]), TuneConfig(**c["tuning"], seed=c["seed"])
+    return StudyProtocol(
+        c["labels"], tuple(words(c, "modes")), c["batch_size"], c["resamples"], c["seed"], icd10, tuning
+    )
 
 
 def pretraining_of(c: dict[str, Any], changes: dict[str, Any]) -> PretrainConfig:

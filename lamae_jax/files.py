@@ -5,11 +5,12 @@ Temporary name in the same folder, fsync, rename, fsync of the folder.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,6 +47,13 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 def write_text(path: Path | str, text: str) -> None:
     """Write UTF-8 text atomically."""
     write_bytes(path, text.encode())
+
+
+def write_csv(path: Path | str, lines: Iterable[Sequence[object]]) -> None:
+    """Write lines of comma-separated values atomically."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    write_text(path, out.getvalue())
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -107,7 +107,7 @@ def run(arguments: list[str]) -> None:
 
         measuring_labels = config.label_efficiency_config(command.config)
         with claimed(command) as workdir:
-            use_cores(measuring_labels.batch_size)
+            use_cores(measuring_labels.protocol.batch_size)
             label_efficiency(measuring_labels, workdir)
     elif command.task == "embed":
         from lamae_jax.serve.archive import embed_archive

@@ -15,14 +15,14 @@ from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_calibration, draw_probe, draw_roc
-from lamae_jax.evaluate.outcomes import MODES, Settings, outcomes
+from lamae_jax.evaluate.outcomes import MODES, Settings, chosen_readouts, outcomes
 from lamae_jax.evaluate.report import write_report
 from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.summary import summarise
 from lamae_jax.evaluate.task import check_not_pretrained, open_model, open_task, untrained
 from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.files import write_json
-from lamae_jax.model.presets import READOUTS, ModelConfig
+from lamae_jax.model.presets import READOUTS
 from lamae_jax.progress import say
 from lamae_jax.train.convert import save
 
@@ -84,10 +84,7 @@ def evaluate(config: EvaluationConfig, workdir: Path) -> dict[str, Any]:
     task = open_task(config.labels, Store.open(config.store), config.icd10, config.limit)
     model = open_model(config.model, task.store, config.seed)
     readouts = chosen_readouts(model.config, config.mode, config.readout)
-    test = task.rows[task.part == "test"]
-    checked = "not needed: the model is untrained"
-    if model.sha256:
-        checked = check_not_pretrained(model, task.store, test)
+    checked = check_not_pretrained(model, task)
     sizes = ", ".join(f"{count} {part}" for part, count in task.counts.items())
     say(f"{config.labels}: {len(task.learnable)} of {len(task.labels.names)} labels, records: {sizes}")
 
@@ -120,25 +117,6 @@ def evaluate(config: EvaluationConfig, workdir: Path) -> dict[str, Any]:
     write_json(workdir / "summary.json", summary)
     write_report(workdir, f"{config.mode} on {config.labels}", task, both, summary)
     return summary
-
-
-def chosen_readouts(model: ModelConfig, mode: str, readout: str) -> tuple[str, ...]:
-    """The readouts to score: the one asked for, or with `all` those that this model can give. Raises UserError."""
-    if mode == "attention":
-        return ("attention",)
-    if readout == "":
-        return model.readouts[:1]
-    if readout != "all":
-        model.check_readout(readout)
-        return (readout,)
-    names = []
-    for name in READOUTS:
-        try:
-            model.check_readout(name)
-            names.append(name)
-        except UserError as refusal:
-            say(f"left out: {refusal}")
-    return tuple(names)
 
 
 def save_with_head(folder: Path, best: Judged, config: EvaluationConfig) -> None:

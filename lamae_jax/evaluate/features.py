@@ -147,11 +147,15 @@ def fill_of(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.
     return np.ravel(np.sum(concat, axis=0, where=there, dtype=np.float64) / np.maximum(count, 1))
 
 
-def fill_unavailable(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """`encoder_concat` [N, L, D] -> [N, L D], leads that a record lacks or no training record has as `fill_of` says."""
-    fill = fill_of(concat, available, train).reshape(concat.shape[1:])
+def filled(concat: np.ndarray, available: np.ndarray, train: np.ndarray, fill: np.ndarray) -> np.ndarray:
+    """`encoder_concat` [N, L, D] -> [N, L D]: a lead that a record or all training records lack as `fill` [L D] says."""
     shown = available & available[train].any(axis=0)
-    return np.where(shown[..., None], concat, fill).reshape(len(concat), -1)
+    return np.where(shown[..., None], concat, fill.reshape(concat.shape[1:])).reshape(len(concat), -1)
+
+
+def fill_unavailable(concat: np.ndarray, available: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """`filled` with what `fill_of` says."""
+    return filled(concat, available, train, fill_of(concat, available, train))
 
 
 def standardisation(features: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

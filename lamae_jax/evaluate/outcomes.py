@@ -16,15 +16,18 @@ from scipy.special import expit
 from lamae_jax.artifact.folder import Model
 from lamae_jax.artifact.head import Head
 from lamae_jax.data.splits import pretraining_record_keys
+from lamae_jax.errors import UserError
 from lamae_jax.evaluate.attention import TokenExamples, attention
 from lamae_jax.evaluate.cache import cached_features
-from lamae_jax.evaluate.features import TOKENS, fill_of, fill_unavailable, standardisation, standardise
+from lamae_jax.evaluate.features import TOKENS, fill_of, filled, standardisation
 from lamae_jax.evaluate.linear import fit_linear
 from lamae_jax.evaluate.logistic import Logistic
 from lamae_jax.evaluate.neighbours import neighbours
 from lamae_jax.evaluate.results import Outcome
 from lamae_jax.evaluate.task import PARTS, Examples, Prediction, Task, system_of
 from lamae_jax.evaluate.tuning import Labelled, TuneConfig, fine_tune, predict
+from lamae_jax.model.presets import READOUTS, ModelConfig
+from lamae_jax.progress import say
 
 MODES = ("linear", "attention", "knn", "finetune")
 
@@ -42,11 +45,31 @@ class Settings:
 
 def outcomes(mode: str, model: Model, task: Task, readouts: tuple[str, ...], settings: Settings) -> list[Outcome]:
     """One outcome a readout (of `attention`, which has its own, one)."""
-    if mode == "finetune":
-        return [_tuned(model, task, readout, settings) for readout in readouts]
     if mode == "attention":
         return [_attention(model, task, settings)]
-    return _frozen(mode, model, task, readouts, settings)
+    features = _features(model, task, readouts, settings)
+    if mode == "finetune":
+        return [_tuned(model, task, x, head, settings) for x, head in features.values()]
+    return [_frozen(mode, model, task, x, head) for x, head in features.values()]
+
+
+def chosen_readouts(model: ModelConfig, mode: str, readout: str) -> tuple[str, ...]:
+    """The readouts to score: the one asked for, or with `all` those that this model can give. Raises UserError."""
+    if mode == "attention":
+        return ("attention",)
+    if readout == "":
+        return model.readouts[:1]
+    if readout != "all":
+        model.check_readout(readout)
+        return (readout,)
+    names = []
+    for name in READOUTS:
+        try:
+            model.check_readout(name)
+            names.append(name)
+        except UserError as refusal:
+            say(f"left out: {refusal}")
+    return tuple(names)
 
 
 def pretraining_seed(model: Model) -> int | None:
@@ -57,21 +80,23 @@ def pretraining_seed(model: Model) -> int | None:
     return None
 
 
-def _frozen(mode: str, model: Model, task: Task, readouts: tuple[str, ...], settings: Settings) -> list[Outcome]:
+def _frozen(mode: str, model: Model, task: Task, x: np.ndarray, head: Head) -> Outcome:
     train, validation, test = (task.part == part for part in PARTS)
-    found = []
-    for readout, (x, head) in _features(model, task, readouts, settings).items():
-        examples = Examples(x[train], task.values("train")), Examples(x[validation], task.values("validation"))
-        with_head = None
-        if mode == "linear":
-            logistic, l2, reached = fit_linear(*examples)
-            prediction = Prediction({"l2": l2}, reached, expit(logistic.scores(x[test])))
-            with_head = dataclasses.replace(model, head=_under(head, logistic))
-        else:
-            prediction = neighbours(*examples, x[test])
-        seed = pretraining_seed(model)
-        found.append(Outcome(system_of(model, readout), seed, mode, readout, x.shape[1], prediction, with_head))
-    return found
+    examples = Examples(x[train], task.values("train")), Examples(x[validation], task.values("validation"))
+    with_head = None
+    if mode == "linear":
+        logistic, l2, reached = fit_linear(*examples)
+        prediction = Prediction({"l2": l2}, reached, expit(logistic.scores(x[test])))
+        with_head = dataclasses.replace(model, head=_under(head, logistic))
+    else:
+        prediction = neighbours(*examples, x[test])
+    return _outcome(model, mode, head.readout, x.shape[1], prediction, with_head)
+
+
+def _outcome(
+    model: Model, mode: str, readout: str, features: int, prediction: Prediction, result: Model | None = None
+) -> Outcome:
+    return Outcome(system_of(model, readout), pretraining_seed(model), mode, readout, features, prediction, result)
 
 
 def _features(
@@ -88,13 +113,14 @@ def _features(
         fill = np.zeros(x[0].size)
         if readout == "encoder_concat":
             fill = fill_of(x, available, train)
-            x = fill_unavailable(x, available, train)
+            x = filled(x, available, train, fill)
         mean, scale = standardisation(x, train)
+        x = (x.astype(np.float64) - mean) * scale
         labels = len(task.names)
         silent = (np.zeros((x.shape[1], labels)), np.zeros(labels))
         kernel, bias, mean, scale, fill = (array.astype(np.float32) for array in (*silent, mean, scale, fill))
         head = Head(readout, task.names, kernel, bias, mean, scale, fill)
-        found[readout] = (standardise(x, train), head)
+        found[readout] = (x, head)
     return found
 
 
@@ -116,17 +142,16 @@ def _attention(model: Model, task: Task, settings: Settings) -> Outcome:
         model.config.heads,
         settings.seed,
     )
-    return Outcome(title, pretraining_seed(model), "attention", "attention", model.config.width, prediction)
+    return _outcome(model, "attention", "attention", model.config.width, prediction)
 
 
-def _tuned(model: Model, task: Task, readout: str, settings: Settings) -> Outcome:
-    x, head = _features(model, task, (readout,), settings)[readout]
+def _tuned(model: Model, task: Task, x: np.ndarray, head: Head, settings: Settings) -> Outcome:
     examples = [Examples(x[task.part == part], task.values(part)) for part in PARTS[:2]]
     head = _under(head, fit_linear(*examples).logistic)
     tuning = settings.tuning
     if not model.sha256:  # nothing was learned yet that low rates would protect
         tuning = dataclasses.replace(tuning, layer_decay=1.0)
-    title = f"{system_of(model, readout)} {readout}"
+    title = f"{system_of(model, head.readout)} {head.readout}"
     train, validation = (Labelled(task.store, task.rows[task.part == part], task.values(part)) for part in PARTS[:2])
     tuned = fine_tune(model, head, tuning, train, validation, title)
     chances = expit(predict(tuned.model, task.store, task.rows[task.part == "test"], title))
@@ -135,5 +160,4 @@ def _tuned(model: Model, task: Task, readout: str, settings: Settings) -> Outcom
         seen = np.union1d(seen, pretraining_record_keys([task.store], [train.rows]))
     result = dataclasses.replace(tuned.model, pretraining_records=seen)
     prediction = Prediction({"step": float(tuned.step)}, dict(tuned.curve)[tuned.step], chances)
-    seed = pretraining_seed(model)
-    return Outcome(system_of(model, readout), seed, "finetune", readout, x.shape[1], prediction, result)
+    return _outcome(model, "finetune", head.readout, x.shape[1], prediction, result)

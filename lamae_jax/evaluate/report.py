@@ -10,7 +10,6 @@ import base64
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,6 @@ MODES_ARE = {
 }
 
 
-@dataclass(frozen=True)
-class Figure:
-    """An image file of the run and what stands below it."""
-
-    path: Path
-    caption: str
-
-
 def page(path: Path, title: str, parts: Sequence[str]) -> None:
     """Write a page of HTML `parts` under a title."""
     text = html.escape(title)
@@ -71,13 +62,10 @@ def heading(text: str) -> str:
     return f"<h2>{html.escape(text)}</h2>"
 
 
-def image(figure: Figure) -> str:
-    """The figure with its bytes inside the page."""
-    data = base64.b64encode(figure.path.read_bytes()).decode()
-    caption = html.escape(figure.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-    )
+def image(path: Path, caption: str) -> str:
+    """An image file's bytes inside the page, and what stands below it."""
+    data, text = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -139,11 +127,12 @@ def label_table(task: Task, all_judged: Sequence[Judged]) -> str:
     place = {int(c): i for i, c in enumerate(task.learnable)}
     labels = task.labels
     test = labels.matrix[task.rows[task.part == "test"]]
+    intervals = [each.intervals for each in all_judged]
     rows = []
     for c, label in enumerate(labels.names):
         i = place.get(c)
         values = [math.nan if i is None else float(each.aurocs[i]) for each in all_judged]
-        below = ["" if i is None else between(each.intervals[i]) for each in all_judged]
+        below = ["" if i is None else between(each[i]) for each in intervals]
         description = "" if labels.descriptions[c] == label else labels.descriptions[c]
         level = f", {labels.levels[c]}" if labels.levels[c] in ("chapter", "block") else ""
         positive = np.count_nonzero(test[:, c] == 1)
@@ -182,9 +171,9 @@ def write_report(workdir: Path, title: str, task: Task, all_judged: Sequence[Jud
     undefined = summary["labels"]["undefined"]
     best = summary["best_on_validation"]
     figures = [
-        Figure(workdir / "figures" / "probe.png", "Each readout with the same architecture untrained beside it"),
-        Figure(workdir / "figures" / "roc.png", f"ROC curves of {best}, the readout that did best on validation"),
-        Figure(workdir / "figures" / "calibration.png", f"How often what {best} predicts comes true"),
+        image(workdir / "figures" / "probe.png", "Each readout with the same architecture untrained beside it"),
+        image(workdir / "figures" / "roc.png", f"ROC curves of {best}, the readout that did best on validation"),
+        image(workdir / "figures" / "calibration.png", f"How often what {best} predicts comes true"),
     ]
     parts = [
         paragraph(f"{MODES_ARE[summary['mode']]}. The model beside it is the same architecture untrained."),
@@ -204,7 +193,7 @@ def write_report(workdir: Path, title: str, task: Task, all_judged: Sequence[Jud
             for name, d in summary["difference"].items()
         ]
         parts.append(table(["readout", "difference in macro AUROC", "95 % by patient", "95 % by record"], rows))
-    parts += [heading("Figures"), *map(image, figures)]
+    parts += [heading("Figures"), *figures]
     page(workdir / "report.html", title, parts)
 
 

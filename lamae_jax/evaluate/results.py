@@ -8,8 +8,6 @@ n test records, C learnable labels, S predictions, R resamples.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import zipfile
 from collections.abc import Sequence
@@ -23,7 +21,7 @@ from lamae_jax.artifact.folder import Model
 from lamae_jax.evaluate.bootstrap import basic_interval, macro, percentile_interval, resampled_aurocs
 from lamae_jax.evaluate.statistics import auprc, calibration, macro_auroc
 from lamae_jax.evaluate.task import Prediction, Task
-from lamae_jax.files import write_text, write_with
+from lamae_jax.files import write_csv, write_with
 
 COLUMNS = (
     "system", "seed", "mode", "readout", "n_features", "label_set", "label", "description", "hierarchy_level",
@@ -163,25 +161,23 @@ def load_outcomes(path: Path, key: dict[str, Any]) -> list[Outcome] | None:
 
 def write_results(path: Path, sets: Sequence[ResultSet], more: Sequence[str] = ()) -> None:
     """results.csv: every label of each set, no figures where it could not be learned or scored; at the end columns `more`."""
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow([*COLUMNS, *more])
+    lines: list[list[object]] = [[*COLUMNS, *more]]
     for task, all_judged, values in sets:
         place = {int(c): i for i, c in enumerate(task.learnable)}
         train, test = (task.labels.matrix[task.rows[task.part == part]] for part in ("train", "test"))
         counts = [(train == 1).sum(axis=0), (test == 1).sum(axis=0), (~np.isnan(test)).sum(axis=0)]
         for judged in all_judged:
-            o = judged.outcome
+            o, intervals = judged.outcome, judged.intervals
             who = [o.system, "" if o.seed is None else o.seed, o.mode, o.readout, o.n_features]
             for c, label in enumerate(task.labels.names):
                 figures = [np.nan] * 4
                 if c in place and not np.isnan(judged.aurocs[place[c]]):
                     i = place[c]
-                    figures = [judged.aurocs[i], *judged.intervals[i], judged.auprcs[i]]
+                    figures = [judged.aurocs[i], *intervals[i], judged.auprcs[i]]
                 what = [task.name, label, task.labels.descriptions[c], task.labels.levels[c]]
                 shown = ["" if np.isnan(value) else f"{value:.6f}" for value in figures]
-                table.writerow([*who, *what, *(count[c] for count in counts), *shown, *values])
-    write_text(path, out.getvalue())
+                lines.append([*who, *what, *(count[c] for count in counts), *shown, *values])
+    write_csv(path, lines)
 
 
 def write_predictions(path: Path, task: Task, all_judged: Sequence[Judged]) -> None:

@@ -147,14 +147,17 @@ def check_contract(model: Model, store: Store) -> None:
         raise UserError(f"model and store differ in their signal contract: {'; '.join(found)}")
 
 
-def check_not_pretrained(model: Model, store: Store, test: np.ndarray) -> str:
-    """Raise UserError naming the test rows' records that the model was pretrained on; returns what a summary says of it."""
+def check_not_pretrained(model: Model, task: Task) -> str:
+    """Raise UserError naming the test records that the model was pretrained on; returns what a summary says of it."""
+    if not model.sha256:
+        return "not needed: the model is untrained"
     if model.pretraining_records is None:
         say(
             "the model folder doesn't list its pretraining records: whether the test fold was among them can't be checked"
         )
         return "not possible: the model folder has no pretraining_records.npy"
-    ids = store.record_ids[test].astype(str)
+    store = task.store
+    ids = store.record_ids[task.rows[task.part == "test"]].astype(str)
     seen = sorted(set(ids[np.isin(text_hashes(store.name, ids), model.pretraining_records)].tolist()))
     if seen:
         more = f" and {len(seen) - 10} more" if len(seen) > 10 else ""

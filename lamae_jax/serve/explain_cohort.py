@@ -9,8 +9,6 @@ n records of the test fold, L leads, C labels.
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +24,7 @@ from lamae_jax.errors import UserError
 from lamae_jax.evaluate.evaluation import features_folder
 from lamae_jax.evaluate.summary import where
 from lamae_jax.evaluate.task import Task, check_not_pretrained, open_task
-from lamae_jax.files import write_json, write_text
+from lamae_jax.files import write_csv, write_json
 from lamae_jax.progress import say
 from lamae_jax.serve.explain_altered import Alteration, hardships, removals, solos
 from lamae_jax.serve.explain_attention import look
@@ -49,9 +47,7 @@ def explain_cohort(config: ExplainConfig, model: Model, store: Store, readout: s
     began = time.monotonic()
     task = open_task(config.labels, store, config.icd10)
     leads = model.contract.leads
-    checked = "not needed: the model is untrained"
-    if model.sha256:
-        checked = check_not_pretrained(model, task.store, task.rows[task.part == "test"])
+    checked = check_not_pretrained(model, task)
     rows, left_out = complete_records(task, config.records)
     labels = task.labels.matrix[rows][:, task.learnable]
     patients = task.store.patients[rows].astype(str)
@@ -148,7 +144,7 @@ def draw_each_lead(model: Model, store: Store, rows: np.ndarray, workdir: Path) 
         quartiles = [f"{value:.4f}" for value in np.quantile(r, [0.25, 0.5, 0.75])]
         lines.append([lead, str(len(rows)), *quartiles, f"{np.median(rms):.4f}"])
         say(f"{lead} drawn from the other leads: correlation {quartiles[1]} (median of {len(rows)} records)")
-    write_lines(workdir / "hidden.csv", lines)
+    write_csv(workdir / "hidden.csv", lines)
     draw_hidden_leads(leads, found, workdir / "figures" / "hidden.png")
     return {
         "records": len(rows),
@@ -201,7 +197,7 @@ def write_alterations(path: Path, labels: Sequence[str], found: Sequence[Cost]) 
             auroc, interval, lost, lost_interval = values
             written = (auroc, *interval, lost, *lost_interval)
             lines.append([cost.name, label, *("" if np.isnan(v) else f"{v:.6f}" for v in written)])
-    write_lines(path, lines)
+    write_csv(path, lines)
 
 
 def write_attention(
@@ -216,11 +212,4 @@ def write_attention(
         last, rollout = (each[mine].mean(axis=0) for each in shares)
         for lead, one, other in zip(leads, last, rollout, strict=True):
             lines.append([lead, name, str(np.count_nonzero(mine)), f"{one:.6f}", f"{other:.6f}"])
-    write_lines(path, lines)
-
-
-def write_lines(path: Path, lines: Sequence[Sequence[str]]) -> None:
-    """A CSV, whole or not at all."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
-    write_text(path, out.getvalue())
+    write_csv(path, lines)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lamae_jax.evaluate.report import Figure, between, heading, image, page, paragraph, table
+from lamae_jax.evaluate.report import between, heading, image, page, paragraph, table
 from lamae_jax.serve.explain_probe import Cost
 
 PROBE = (
@@ -40,7 +40,7 @@ def cohort_page(
         ),
         paragraph(PROBE),
         heading("What the model stands"),
-        image(Figure(figures / "robustness.png", "AUROC of each label under each alteration; shaded: what is lost")),
+        image(figures / "robustness.png", "AUROC of each label under each alteration; shaded: what is lost"),
         cost_table(matrix),
         paragraph(
             "Noise is white, in each lead, so many decibels below the lead's own power, the same at every level but for its size."
@@ -49,28 +49,26 @@ def cohort_page(
     if without:
         parts += [
             heading("Which leads matter"),
-            image(
-                Figure(figures / "importance.png", "Attention, what is lost without a lead, and what it reaches alone")
-            ),
+            image(figures / "importance.png", "Attention, what is lost without a lead, and what it reaches alone"),
             importance_table(leads, summary["attention"], without, alone),
             *(paragraph(text) for text in rank_words(summary["attention"])),
-            image(Figure(figures / "by_label.png", "The same for each label")),
+            image(figures / "by_label.png", "The same for each label"),
         ]
         if summary["attention"]:
             parts.append(paragraph(ATTENTION))
     if summary["hidden"]:
         parts += [
             heading("Each lead drawn from the others"),
-            image(Figure(figures / "hidden.png", f"Median and quartiles of {summary['hidden']['records']} records")),
+            image(figures / "hidden.png", f"Median and quartiles of {summary['hidden']['records']} records"),
             paragraph(UNSEEN),
         ]
     parts += [
         heading("The records on a plane"),
-        image(Figure(figures / "map_pca.png", "First two principal components of the features")),
+        image(figures / "map_pca.png", "First two principal components of the features"),
     ]
     if summary["map"]["umap"]:
         parts.append(
-            image(Figure(figures / "map_umap.png", "UMAP of the features: neighbours are near, distances mean little"))
+            image(figures / "map_umap.png", "UMAP of the features: neighbours are near, distances mean little")
         )
     page(workdir / "report.html", f"What the model looks at: {summary['store']['source']}", parts)
 
@@ -82,18 +80,14 @@ def record_page(workdir: Path, summary: dict[str, Any]) -> None:
     if summary["attention"]:
         parts += [
             heading("Where the model looks"),
-            image(
-                Figure(
-                    figures / "attention_rollout.png", "The yellower, the more of CLS's attention (all layers, rollout)"
-                )
-            ),
-            image(Figure(figures / "attention_last.png", "In the last layer")),
+            image(figures / "attention_rollout.png", "The yellower, the more of CLS's attention (all layers, rollout)"),
+            image(figures / "attention_last.png", "In the last layer"),
             attention_table(summary["attention"]),
             paragraph(ATTENTION),
         ]
     else:
         parts += [
-            image(Figure(figures / "ecg.png", "The recording")),
+            image(figures / "ecg.png", "The recording"),
             paragraph("This model has no latent attention, so there is no CLS that looks over leads."),
         ]
     if summary["chances"]:
@@ -101,7 +95,7 @@ def record_page(workdir: Path, summary: dict[str, Any]) -> None:
         present = ", ".join(found["present"]) or "none of the labels"
         parts += [
             heading("What is predicted as leads are taken away"),
-            image(Figure(figures / "chances.png", "Chances by a linear probe; red: rises, blue: falls")),
+            image(figures / "chances.png", "Chances by a linear probe; red: rises, blue: falls"),
             paragraph(f"Recorded: {present}. {PARTS_IN_WORDS[found['part']]}"),
         ]
     if summary["hidden"]:
@@ -114,10 +108,7 @@ def record_page(workdir: Path, summary: dict[str, Any]) -> None:
         parts += [
             heading("Leads drawn from the others"),
             image(
-                Figure(
-                    figures / "hidden.png",
-                    "Left as recorded, in the middle what the model saw, right what it drew (blue)",
-                )
+                figures / "hidden.png", "Left as recorded, in the middle what the model saw, right what it drew (blue)"
             ),
             paragraph("; ".join(words) + ". " + UNSEEN),
         ]

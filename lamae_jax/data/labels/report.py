@@ -6,9 +6,7 @@ those whose waveform is in it, which is what a probe sees.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +23,15 @@ from lamae_jax.data.sources import Split
 from lamae_jax.data.splits import check_disjoint, on_two_sides
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
-from lamae_jax.files import sha256_file, write_json, write_text
+from lamae_jax.files import sha256_file, write_csv, write_json, write_text
 from lamae_jax.progress import say
 
 PARTS = ("train", "validation", "test")
 SHOWN = 15  # labels printed; labels.csv has all
 NAMED = 20  # studies and codes that the report names of each kind
+
+
+COLUMNS = ["label", "level", "description", "rows", "train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def report_labels(config: LabelsConfig, workdir: Path) -> dict[str, Any]:
             "repaired": diagnoses.repairs(),
             "dropped": dict(list(diagnoses.dropped().items())[:NAMED]),
         }
-    write_text(workdir / "labels.csv", labels_table(counts))
+    write_csv(workdir / "labels.csv", [COLUMNS, *table_rows(counts)])
     write_text(workdir / "report.txt", report_text(config, counts, notes, diagnoses))
     write_json(workdir / "summary.json", summary)
     say(short_table(config.labels, counts))
@@ -158,15 +159,6 @@ def table_rows(counts: Counts) -> list[list[str]]:
         + [str(counts.positive[part][c]) for part in PARTS]
         for c, name in enumerate(counts.names)
     ]
-
-
-def labels_table(counts: Counts) -> str:
-    """labels.csv."""
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow(["label", "level", "description", "rows", "train", "val", "test"])
-    table.writerows(table_rows(counts))
-    return out.getvalue()
 
 
 def short_table(spec: str, counts: Counts) -> str:

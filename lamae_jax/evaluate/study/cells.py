@@ -5,19 +5,51 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lamae_jax.artifact.folder import Model, load_model
+from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.store import Store
-from lamae_jax.evaluate.outcomes import Settings, outcomes
-from lamae_jax.evaluate.results import Outcome, load_outcomes, save_outcomes
+from lamae_jax.errors import UserError
+from lamae_jax.evaluate.outcomes import MODES, Settings, outcomes
+from lamae_jax.evaluate.results import Judged, Outcome, judge, load_outcomes, save_outcomes
 from lamae_jax.evaluate.task import Task, check_contract, system_of
+from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.progress import say
 from lamae_jax.train.pretrain import PretrainConfig, pretrain
 from lamae_jax.train.records import simulated
+
+
+@dataclass(frozen=True)
+class StudyProtocol:
+    """How a study evaluates its models, in words of configs/probe.py and, for `tuning`, configs/finetune.py. Raises UserError."""
+
+    labels: str
+    modes: tuple[str, ...]
+    batch_size: int
+    resamples: int
+    seed: int
+    icd10: Icd10Rules
+    tuning: TuneConfig
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            raise UserError("labels is empty: pass --config.labels=icd10:chapter_ix, ptbxl:super or csv:FILE")
+        for mode in self.modes:
+            if mode not in MODES:
+                raise UserError(f"modes={','.join(self.modes)}: {mode or '(empty)'} must be one of {', '.join(MODES)}")
+
+    def settings(self, features: Path) -> Settings:
+        """With a folder for features."""
+        return Settings(features, self.batch_size, self.seed, self.tuning)
+
+    def judge(self, task: Task, outcome: Outcome) -> Judged:
+        """`judge` on this protocol's resamples."""
+        return judge(task, outcome, self.resamples, self.seed)
 
 
 def study_store(config: PretrainConfig, workdir: Path) -> Store:

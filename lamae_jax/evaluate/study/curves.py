@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lamae_jax.evaluate.report import ranked, table
-from lamae_jax.evaluate.results import SYSTEMS, Judged
+from lamae_jax.artifact.folder import Model
+from lamae_jax.evaluate import report
+from lamae_jax.evaluate.figures import draw_curves
+from lamae_jax.evaluate.outcomes import Settings, chosen_readouts
+from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, heading, image, page, paragraph, ranked, table
+from lamae_jax.evaluate.results import SYSTEMS, Judged, ResultSet, write_predictions, write_results
+from lamae_jax.evaluate.study.cells import StudyProtocol, predicted
+from lamae_jax.evaluate.summary import described_bootstrap, where
+from lamae_jax.evaluate.task import Task
+from lamae_jax.files import write_json
 
 
 @dataclass(frozen=True)
@@ -23,9 +33,74 @@ class Point:
     macro: float
 
 
-def best_on_validation(all_judged: Sequence[Judged]) -> Judged:
-    """Of one model's readouts the one that did best on validation, the first of equals."""
-    return max(all_judged, key=lambda each: each.outcome.prediction.validation)
+@dataclass(frozen=True)
+class Words:
+    """What tells the two studies apart in what they write: the figures' `file` prefix, further `columns` of results.csv, what
+    `sizes` count, what is `shaded`, the page's `title` and what it says `about` the subsets."""
+
+    file: str
+    columns: tuple[str, ...]
+    sizes: str
+    shaded: str
+    title: str
+    about: str
+
+
+def measured(
+    protocol: StudyProtocol,
+    model: Model,
+    task: Task,
+    asked: np.ndarray,
+    size: int,
+    draw: int,
+    cells: Path,
+    settings: Settings,
+) -> tuple[list[Point], list[Judged]]:
+    """One model on one subset: of each mode and system the readout that did best on validation, which alone is scored.
+
+    `asked`: the labels that count, see `macro_over_all`.
+    """
+    points, judged = [], []
+    for mode in protocol.modes:
+        readouts = chosen_readouts(model.config, mode, "" if mode == "finetune" else "all")
+        found = predicted(cells, mode, model, task, readouts, settings)
+        for system in dict.fromkeys(outcome.system for outcome in found):
+            mine = (outcome for outcome in found if outcome.system == system)
+            best = protocol.judge(task, max(mine, key=lambda outcome: outcome.prediction.validation))
+            macro = macro_over_all(best, task.learnable, asked)
+            points.append(Point(system, mode, best.outcome.readout, size, draw, macro))
+            judged.append(best)
+    return points, judged
+
+
+def conclude(
+    workdir: Path,
+    words: Words,
+    protocol: StudyProtocol,
+    task: Task,
+    points: Sequence[Point],
+    sets: Sequence[ResultSet],
+    predictions: ResultSet,
+    more: dict[str, Any],
+) -> dict[str, Any]:
+    """Write results.csv, predictions.npz, the figures, summary.json (with `more` in it) and report.html; returns the summary."""
+    write_results(workdir / "results.csv", sets, words.columns)
+    write_predictions(workdir / "predictions.npz", predictions.task, predictions.judged)
+    summary = where(task) | {
+        "points": [asdict(point) for point in points],
+        "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
+        "bootstrap": described_bootstrap(task, sets[0].judged[0], protocol.resamples, protocol.seed),
+        **more,
+    }
+    write_json(workdir / "summary.json", summary)
+    parts = [paragraph(SYSTEMS_ARE), report.protocol(task, summary["bootstrap"]), paragraph(words.about)]
+    for mode in protocol.modes:
+        curves = {system: curve(points, system, mode) for system in systems_of(points)}
+        figure = workdir / f"figures/{words.file}_{mode}.png"
+        draw_curves(curves, f"{mode}, {task.name}", words.sizes, figure)
+        parts += [heading(MODES_ARE[mode]), curve_table(points, mode, words.sizes), image(figure, words.shaded)]
+    page(workdir / "report.html", f"{words.title} {task.name}, {task.store.name}", parts)
+    return summary
 
 
 def macro_over_all(judged: Judged, learned: np.ndarray, asked: np.ndarray) -> float:

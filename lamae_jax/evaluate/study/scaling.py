@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamae_jax.data.labels.icd10 import Icd10Rules
-from lamae_jax.errors import UserError
-from lamae_jax.evaluate.figures import draw_curves
-from lamae_jax.evaluate.outcomes import MODES, Settings
-from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, Figure, heading, image, page, paragraph, protocol
-from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
-from lamae_jax.evaluate.study.cells import predicted, pretrained, study_store
-from lamae_jax.evaluate.study.curves import Point, best_on_validation, curve, curve_table, macro_over_all, systems_of
-from lamae_jax.evaluate.summary import described_bootstrap, where
+from lamae_jax.artifact.folder import Model
+from lamae_jax.evaluate.results import ResultSet
+from lamae_jax.evaluate.study.cells import StudyProtocol, pretrained, study_store
+from lamae_jax.evaluate.study.curves import Point, Words, conclude, measured
 from lamae_jax.evaluate.task import check_not_pretrained, open_task, untrained
-from lamae_jax.evaluate.tuning import TuneConfig
-from lamae_jax.files import write_json
 from lamae_jax.progress import say
 from lamae_jax.train.pretrain import PretrainConfig
+
+WORDS = Words(
+    "scaling",
+    ("n_pretrain",),
+    "recordings pretrained on",
+    "Mean of the seeds, their range shaded",
+    "Pretraining on fewer recordings:",
+    "Subsets are of whole patients, each inside the next larger one; every pretraining takes the same number of steps and every "
+    "model is evaluated with all labels. 0 recordings: the architecture untrained. A readout is chosen on validation.",
+)
 
 
 @dataclass(frozen=True)
@@ -39,23 +42,10 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class ScalingConfig:
-    """What configs/scaling.py says. Raises UserError."""
+    """What configs/scaling.py says: the `pretrainings`, and how their models are evaluated."""
 
     pretrainings: tuple[Pretraining, ...]
-    labels: str
-    modes: tuple[str, ...]
-    batch_size: int
-    resamples: int
-    seed: int
-    icd10: Icd10Rules
-    tuning: TuneConfig
-
-    def __post_init__(self) -> None:
-        if not self.labels:
-            raise UserError("labels is empty: pass --config.labels=icd10:chapter_ix, ptbxl:super or csv:FILE")
-        for mode in self.modes:
-            if mode not in MODES:
-                raise UserError(f"modes={','.join(self.modes)}: {mode or '(empty)'} must be one of {', '.join(MODES)}")
+    protocol: StudyProtocol
 
 
 def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
@@ -64,63 +54,28 @@ def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
     Size 0 stands for the untrained model; all are probed with all labels.
     """
     began = time.monotonic()
+    protocol = config.protocol
     store = study_store(config.pretrainings[0].config, workdir)
-    task = open_task(config.labels, store, config.icd10)
-    settings = Settings(workdir / "features", config.batch_size, config.seed, config.tuning)
+    task = open_task(protocol.labels, store, protocol.icd10)
+    settings = protocol.settings(workdir / "features")
     points: list[Point] = []
     sets: list[ResultSet] = []
 
-    def measure(model: Any, size: int, seed: int) -> None:
-        judged: list[Judged] = []
-        for mode in config.modes:
-            readouts = ("attention",) if mode == "attention" else model.config.readouts
-            readouts = readouts[:1] if mode == "finetune" else readouts
-            found = predicted(workdir / "cells", mode, model, task, readouts, settings)
-            for system in dict.fromkeys(outcome.system for outcome in found):
-                mine = [judge(task, o, config.resamples, config.seed) for o in found if o.system == system]
-                best = best_on_validation(mine)
-                macro = macro_over_all(best, task.learnable, task.learnable)
-                points.append(Point(system, mode, best.outcome.readout, size, seed, macro))
-                judged.append(best)
+    def measure(model: Model, size: int, seed: int) -> None:
+        say(f"{size} recordings, seed {seed}: {', '.join(protocol.modes)}")
+        reached, judged = measured(protocol, model, task, task.learnable, size, seed, workdir / "cells", settings)
+        points.extend(reached)
         sets.append(ResultSet(task, judged, (size,)))
 
-    models = {}
+    models: dict[str, str] = {}
     for each in config.pretrainings:
         model = pretrained(each.config, store, workdir / "pretrain" / each.name)
+        check_not_pretrained(model, task)
         models[each.name] = model.sha256
-        if each.seed not in {
-            pretraining.seed for pretraining in config.pretrainings[: config.pretrainings.index(each)]
-        }:
+        if each.size == config.pretrainings[0].size:  # once a seed
             measure(untrained(model, each.seed), 0, each.seed)
-        check_not_pretrained(model, task.store, task.rows[task.part == "test"])
         assert model.pretraining_records is not None
-        count = len(model.pretraining_records)
-        say(f"{count} recordings, seed {each.seed}: {', '.join(config.modes)}")
-        measure(model, count, each.seed)
-    write_results(workdir / "results.csv", sets, ("n_pretrain",))
-    write_predictions(workdir / "predictions.npz", task, [judged for each in sets for judged in each.judged])
-    for mode in config.modes:
-        curves = {system: curve(points, system, mode) for system in systems_of(points)}
-        draw_curves(curves, f"{mode}, {task.name}", "recordings pretrained on", workdir / f"figures/scaling_{mode}.png")
-    summary: dict[str, Any] = where(task) | {
-        "points": [asdict(point) for point in points],
-        "models": models,
-        "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
-        "bootstrap": described_bootstrap(task, sets[0].judged[0], config.resamples, config.seed),
-        "seconds": round(time.monotonic() - began, 2),
-    }
-    write_json(workdir / "summary.json", summary)
-    parts = [
-        paragraph(SYSTEMS_ARE),
-        protocol(task, summary["bootstrap"]),
-        paragraph(
-            "Subsets are of whole patients, each inside the next larger one; every pretraining takes the same number of "
-            "steps and every model is evaluated with all labels. 0 recordings: the architecture untrained. A readout is chosen "
-            "on validation."
-        ),
-    ]
-    for mode in config.modes:
-        parts += [heading(MODES_ARE[mode]), curve_table(points, mode, "recordings pretrained on")]
-        parts.append(image(Figure(workdir / f"figures/scaling_{mode}.png", "Mean of the seeds, their range shaded")))
-    page(workdir / "report.html", f"Pretraining on fewer recordings: {task.name}, {task.store.name}", parts)
-    return summary
+        measure(model, len(model.pretraining_records), each.seed)
+    predictions = ResultSet(task, [judged for each in sets for judged in each.judged])
+    more = {"models": models, "seconds": round(time.monotonic() - began, 2)}
+    return conclude(workdir, WORDS, protocol, task, points, sets, predictions, more)

@@ -12,17 +12,14 @@ import jax
 import numpy as np
 
 from lamae_jax.artifact.folder import Model
-from lamae_jax.data.labels.icd10 import Icd10Rules
-from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_calibration, draw_roc, draw_systems
-from lamae_jax.evaluate.outcomes import MODES, Settings
-from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, Figure, heading, image, page, paragraph, protocol
-from lamae_jax.evaluate.results import Judged, Outcome, ResultSet, judge, write_predictions, write_results
-from lamae_jax.evaluate.study.cells import predicted, pretrained, study_store
+from lamae_jax.evaluate.outcomes import Settings, chosen_readouts
+from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, heading, image, page, paragraph, protocol
+from lamae_jax.evaluate.results import Judged, Outcome, ResultSet, write_predictions, write_results
+from lamae_jax.evaluate.study.cells import StudyProtocol, predicted, pretrained, study_store
 from lamae_jax.evaluate.study.tables import COMPARISONS, caution, columns, label_rows, versus, versus_rows
 from lamae_jax.evaluate.summary import described_bootstrap, where
 from lamae_jax.evaluate.task import Task, check_not_pretrained, open_task, untrained
-from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.files import write_json
 from lamae_jax.progress import say
 from lamae_jax.train.pretrain import PretrainConfig
@@ -45,62 +42,48 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What configs/study.py says: `pretrainings` system by system and seed by seed, the rest as in configs/probe.py."""
+    """What configs/study.py says: `pretrainings` system by system and seed by seed, and how their models are evaluated."""
 
     pretrainings: tuple[Pretraining, ...]
-    labels: str
-    modes: tuple[str, ...]
-    batch_size: int
-    resamples: int
-    seed: int
-    icd10: Icd10Rules
-    tuning: TuneConfig
-
-    def __post_init__(self) -> None:
-        for mode in self.modes:
-            if mode not in MODES:
-                raise UserError(f"modes={','.join(self.modes)}: {mode or '(empty)'} must be one of {', '.join(MODES)}")
-        if not self.labels:
-            raise UserError("labels is empty: pass --config.labels=icd10:chapter_ix, ptbxl:super or csv:FILE")
+    protocol: StudyProtocol
 
 
 def study(config: StudyConfig, workdir: Path) -> dict[str, Any]:
     """Write results.csv, predictions.npz, summary.json, report.html and figures/ into `workdir`; returns the summary."""
     began = time.monotonic()
-    first = config.pretrainings[0].config
-    store = study_store(first, workdir)
-    task = open_task(config.labels, store, config.icd10)
+    asked = config.protocol
+    store = study_store(config.pretrainings[0].config, workdir)
+    task = open_task(asked.labels, store, asked.icd10)
     sizes = ", ".join(f"{count} {part}" for part, count in task.counts.items())
-    say(f"{config.labels}: {len(task.learnable)} of {len(task.labels.names)} labels, records: {sizes}")
-    settings = Settings(workdir / "features", config.batch_size, config.seed, config.tuning)
+    say(f"{asked.labels}: {len(task.learnable)} of {len(task.labels.names)} labels, records: {sizes}")
+    settings = asked.settings(workdir / "features")
     models = {each: pretrained(each.config, store, workdir / "pretrain" / each.name) for each in config.pretrainings}
     for model in models.values():
-        check_not_pretrained(model, task.store, task.rows[task.part == "test"])
+        check_not_pretrained(model, task)
     models, betas = _with_chosen_beta(models, task, settings, workdir)
 
     found: list[Outcome] = []
-    for mode in config.modes:
+    for mode in asked.modes:
         for each, model in models.items():
             say(f"{mode}: {each.name}")
             found += predicted(workdir / "cells", mode, model, task, _readouts(mode, model, each.system), settings)
             if each.system in ("lamae", "independent"):  # the same architectures untrained, with the same seeds
                 bare = untrained(model, each.seed)
                 found += predicted(workdir / "cells", mode, bare, task, _readouts(mode, bare, each.system), settings)
-    say(f"{len(found)} predictions: {config.resamples} resamples of each by record and by patient")
-    judged = [judge(task, outcome, config.resamples, config.seed) for outcome in found]
+    say(f"{len(found)} predictions: {asked.resamples} resamples of each by record and by patient")
+    judged = [asked.judge(task, outcome) for outcome in found]
     write_results(workdir / "results.csv", [ResultSet(task, judged)])
-    chosen = [
-        j for mode in config.modes for wide in (True, False) for c in columns(judged, mode, wide) for j in c.seeds
-    ]
+    chosen = [j for mode in asked.modes for wide in (True, False) for c in columns(judged, mode, wide) for j in c.seeds]
     write_predictions(workdir / "predictions.npz", task, list({id(each): each for each in chosen}.values()))
-    summary = _summary(config, task, judged, betas) | {
+    summary = _summary(asked, task, judged, betas) | {
+        "seeds": sorted({each.seed for each in config.pretrainings}),
         "models": {each.name: model.sha256 for each, model in models.items()},
         "parameters": {
             each.name: int(sum(leaf.size for leaf in jax.tree.leaves(model.params))) for each, model in models.items()
         },
         "seconds": round(time.monotonic() - began, 2),
     }
-    for mode in config.modes:
+    for mode in asked.modes:
         for comparison in COMPARISONS:
             draw_systems(
                 summary[mode][comparison],
@@ -112,19 +95,14 @@ def study(config: StudyConfig, workdir: Path) -> dict[str, Any]:
                 draw_roc(task, column.seeds[0], workdir / f"figures/{mode}_roc.png")
                 draw_calibration(task, column.seeds[0], workdir / f"figures/{mode}_calibration.png")
     write_json(workdir / "summary.json", summary)
-    _report(config, task, judged, summary, workdir)
+    _report(asked, task, judged, summary, workdir)
     return summary
 
 
 def _readouts(mode: str, model: Model, system: str) -> tuple[str, ...]:
-    """Frozen: all that the model gives; end to end: the paper's CLS, and for LAMAE_E and independent leads the encoder's mean."""
-    if mode == "attention":
-        return ("attention",)
-    if mode == "finetune":
-        if not model.config.latent_depth:
-            return ("encoder_mean",)
-        return ("la_cls", "encoder_mean") if system == "lamae" and model.sha256 else ("la_cls",)
-    return model.config.readouts
+    """Frozen: all that the model gives; end to end: its first, and for LAMAE_E the encoder's mean as well."""
+    readouts = chosen_readouts(model.config, mode, "" if mode == "finetune" else "all")
+    return (*readouts, "encoder_mean") if mode == "finetune" and system == "lamae" and model.sha256 else readouts
 
 
 def _with_chosen_beta(
@@ -146,9 +124,9 @@ def _with_chosen_beta(
     }
 
 
-def _summary(config: StudyConfig, task: Task, judged: Sequence[Judged], betas: dict[str, float]) -> dict[str, Any]:
+def _summary(asked: StudyProtocol, task: Task, judged: Sequence[Judged], betas: dict[str, float]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    for mode in config.modes:
+    for mode in asked.modes:
         figures[mode] = {}
         for comparison in COMPARISONS:
             shown = columns(judged, mode, comparison == "equal_width")
@@ -169,13 +147,12 @@ def _summary(config: StudyConfig, task: Task, judged: Sequence[Judged], betas: d
         | {
             "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
             "mmvm_betas_on_validation": betas,
-            "bootstrap": described_bootstrap(task, judged[0], config.resamples, config.seed),
-            "seeds": sorted({each.seed for each in config.pretrainings}),
+            "bootstrap": described_bootstrap(task, judged[0], asked.resamples, asked.seed),
         }
     )
 
 
-def _report(config: StudyConfig, task: Task, judged: Sequence[Judged], summary: dict[str, Any], workdir: Path) -> None:
+def _report(asked: StudyProtocol, task: Task, judged: Sequence[Judged], summary: dict[str, Any], workdir: Path) -> None:
     described = [task.labels.descriptions[c] for c in task.learnable]
     seeds = len(summary["seeds"])
     sizes = ", ".join(f"{name} {count:,}" for name, count in summary["parameters"].items())
@@ -188,7 +165,7 @@ def _report(config: StudyConfig, task: Task, judged: Sequence[Judged], summary: 
             f"fine-tuning. Parameters: {sizes}."
         ),
     ]
-    for mode in config.modes:
+    for mode in asked.modes:
         for comparison, words in COMPARISONS.items():
             shown = columns(judged, mode, comparison == "equal_width")
             parts += [heading(f"{MODES_ARE[mode]}: {words}"), label_rows(task.names, described, shown)]
@@ -203,5 +180,5 @@ def _report(config: StudyConfig, task: Task, judged: Sequence[Judged], summary: 
                     f"{mode}_roc": "LAMAE, first seed: ROC curves",
                     f"{mode}_calibration": "LAMAE, first seed: calibration",
                 }
-            parts += [image(Figure(workdir / f"figures/{name}.png", caption)) for name, caption in figures.items()]
+            parts += [image(workdir / f"figures/{name}.png", caption) for name, caption in figures.items()]
     page(workdir / "report.html", f"Systems of the paper on {task.name}, {task.store.name}", parts)
