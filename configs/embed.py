@@ -11,13 +11,12 @@ import os
 
 from ml_collections import ConfigDict
 
-from lamae_jax.errors import UserError
+from lamae_jax.command import no_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """There are no variants."""
-    if variant:
-        raise UserError(f"--config=configs/embed.py:{variant}: has no variants; leave {variant!r} out")
+    no_variant(__file__, variant)
     config = ConfigDict()
     config.task = "embed"
     config.variant = ""

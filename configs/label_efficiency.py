@@ -11,17 +11,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lamae_jax.command import load_config
+from lamae_jax.command import load_config, no_variant
 from lamae_jax.config import TUNING
-from lamae_jax.errors import UserError
 
 HERE = Path(__file__).parent
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """There are no variants."""
-    if variant:
-        raise UserError(f"--config=configs/label_efficiency.py:{variant}: has no variants; leave {variant!r} out")
+    no_variant(__file__, variant)
     config = ConfigDict()
     config.task = "label_efficiency"
     config.variant = ""

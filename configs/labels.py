@@ -10,13 +10,12 @@ dropped, unusable) and summary.json. The rules, step by step: docs/labels.md.
 
 from ml_collections import ConfigDict
 
-from lamae_jax.errors import UserError
+from lamae_jax.command import no_variant
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """There are no variants."""
-    if variant:
-        raise UserError(f"--config=configs/labels.py:{variant}: has no variants; leave {variant!r} out")
+    no_variant(__file__, variant)
     config = ConfigDict()
     config.task = "labels"
     config.variant = ""

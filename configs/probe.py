@@ -11,15 +11,18 @@ and figures/. What is chosen is chosen on the validation fold; the test fold is 
 pretrained on stops the run. More: docs/evaluating.md.
 """
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
-from lamae_jax.errors import UserError
+from lamae_jax.command import load_config, no_variant
+
+HERE = Path(__file__).parent
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """There are no variants."""
-    if variant:
-        raise UserError(f"--config=configs/probe.py:{variant}: has no variants; leave {variant!r} out")
+    no_variant(__file__, variant)
     config = ConfigDict()
     config.task = "probe"
     config.variant = ""
@@ -37,11 +40,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.limit = (
         0  # at most so many training records, in whole patients; smaller limits are subsets of larger ones
     )
-    config.icd10 = ConfigDict()  # for icd10: labels; configs/labels.py shows what they give
-    config.icd10.digits = 5  # characters kept of a code, 3 to 7
-    config.icd10.ancestors = True  # I4891 counts as I489 and I48 too
-    config.icd10.min_count = 1000  # rows that a label needs
-    config.icd10.count_on = "all"  # rows of the whole table, or train: those of the training folds
-    config.icd10.letters = ""  # first letters of the codes that count; empty: I for chapter_ix, every letter for all
-    config.icd10.fold_column = "fold"  # or strat_fold, which gives another test set
+    config.icd10 = load_config(str(HERE / "labels.py")).icd10  # rules of icd10: labels: configs/labels.py
     return config

@@ -94,6 +94,12 @@ def load_config(file: str, variant: str = "") -> ConfigDict:
     return config.lock()
 
 
+def no_variant(file: str, variant: str) -> None:
+    """Raise UserError where a variant is asked of a config file that has none."""
+    if variant:
+        raise UserError(f"--config=configs/{Path(file).name}:{variant}: has no variants; leave {variant!r} out")
+
+
 def fields_of(config: ConfigDict, above: str = "") -> dict[str, tuple[ConfigDict, str]]:
     """Every leaf's full name, and where it lives."""
     found: dict[str, tuple[ConfigDict, str]] = {}

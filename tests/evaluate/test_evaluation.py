@@ -3,12 +3,12 @@
 import csv
 import dataclasses
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from html_outline import Outline
 from scipy.special import expit
 
 from lamae_jax.artifact.folder import load_model, save_model
@@ -95,24 +95,6 @@ def save(
     params = jax.jit(init_params, static_argnums=0)(model, jax.random.key(5))
     save_model(folder, params, model, InputConfig(), contract, {"config": pretraining}, keys)
     return folder
-
-
-class Outline(HTMLParser):
-    """The elements that were never closed, in `open`, and how many images carry their bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.images = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.images += (dict(attrs)["src"] or "").startswith("data:image/png;base64,")
-        elif tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def run(folder: Path, workdir: Path, **changes: object) -> dict:

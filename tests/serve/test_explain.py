@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from html_outline import Outline
 
 from lamae_jax import config as from_config
 from lamae_jax.artifact.folder import load_model, save_model
@@ -85,24 +85,6 @@ def settings(source: Path, **changes: object) -> ExplainConfig:
         "icd10": Icd10Rules(),
     }  # fmt: skip
     return ExplainConfig(**(values | changes))  # type: ignore[arg-type]
-
-
-class Outline(HTMLParser):
-    """The elements that were never closed, in `open`, and how many images carry their bytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.images = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.images += (dict(attrs)["src"] or "").startswith("data:image/png;base64,")
-        elif tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def parsed(page: Path) -> Outline:
