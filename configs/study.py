@@ -34,10 +34,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.task = "study"
     config.variant = variant
     config.pretrain = load_config(str(HERE / "pretrain.py"), recipe).unlock()
-    config.systems = "lamae,lamae_e_b,mmvm,independent"
-    config.seeds = 3  # pretrainings of each system, of consecutive seeds from pretrain.seed on
+    # Pretrained systems, each with its number of pretrainings (1 where none is said), of consecutive seeds from pretrain.seed on
+    config.systems = "lamae:3,lamae_e_b:3,mmvm:3,independent:3"
     config.betas = "0.01,0.1,1"  # of mmvm, of which validation chooses
-    config.labels = {"simulated": "icd10:chapter_ix", "ptb_xl": "ptbxl:super", "mimic": "icd10:chapter_ix"}[variant]
+    config.labels = "icd10:chapter_ix"  # label sets as in configs/probe.py, comma-separated
     config.modes = "linear,finetune"  # of linear, attention, knn and finetune
     config.batch_size = 64  # records encoded at once
     config.resamples = 1000  # of each bootstrap
@@ -46,10 +46,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.icd10 = finetune.icd10  # rules of icd10: labels: configs/labels.py
     config.tuning = ConfigDict({name: finetune[name] for name in TUNING})  # of mode finetune: configs/finetune.py
     if variant == "simulated":
-        config.seeds, config.betas = 1, "0.1"
+        config.systems, config.betas = "lamae,lamae_e_b,mmvm,independent", "0.1"
         config.pretrain.steps, config.pretrain.data.simulated_patients = 600, 1500
         config.icd10.min_count = 50
         config.tuning.steps, config.tuning.batch_size, config.tuning.eval_every = 100, 16, 50
     elif variant == "ptb_xl":
-        config.pretrain.steps = 14_000
+        config.systems, config.betas = "lamae:3,lamae_e_b,mmvm,independent:3", "0.1"
+        config.labels = "ptbxl:super,ptbxl:sub,ptbxl:form,ptbxl:rhythm,ptbxl:all"
+        config.pretrain.steps = 3_000  # ten minutes each on two CPU cores
     return config

@@ -100,20 +100,23 @@ def evaluation_config(c: dict[str, Any], task: str) -> EvaluationConfig:
 
 
 def study_config(c: dict[str, Any]) -> StudyConfig:
-    """What evaluate/study/systems.py takes: every system with every seed, MMVM with every beta."""
+    """What evaluate/study/systems.py takes: every system with its seeds, MMVM with every beta."""
     from lamae_jax.evaluate.study.systems import Pretraining, StudyConfig
 
     pretrainings = []
-    for system in words(c, "systems"):
+    for word in words(c, "systems"):
+        system, _, seeds = word.partition(":")
         if system not in STUDIED:
             raise UserError(f"systems={c['systems']}: {system or '(empty)'} must be one of {', '.join(STUDIED)}")
-        for seed in range(c["pretrain"]["seed"], c["pretrain"]["seed"] + at_least_one(c, "seeds")):
+        if not (seeds.isdecimal() and int(seeds)) and word != system:
+            raise UserError(f"systems={c['systems']}: {word} must be {system} or {system}:SEEDS, such as {system}:3")
+        for seed in range(c["pretrain"]["seed"], c["pretrain"]["seed"] + int(seeds or 1)):
             for beta in numbers(c, "betas", float) if system == "mmvm" else [0.0]:
                 changes: dict[str, Any] = {"system": STUDIED[system], "seed": seed}
                 changes |= {"mask.alpha_LA": 0.0} if system == "lamae_e_b" else {}
                 changes |= {"align.beta": beta} if system == "mmvm" else {}
                 pretrainings.append(Pretraining(system, seed, beta, pretraining_of(c, changes)))
-    return StudyConfig(tuple(pretrainings), study_protocol(c))
+    return StudyConfig(tuple(pretrainings), tuple(words(c, "labels")), study_protocol(c))
 
 
 def scaling_config(c: dict[str, Any]) -> ScalingConfig:
@@ -126,7 +129,7 @@ def scaling_config(c: dict[str, Any]) -> ScalingConfig:
         for size in numbers(c, "sizes", int)
         for seed in range(first, first + at_least_one(c, "seeds"))
     ]
-    return ScalingConfig(tuple(pretrainings), study_protocol(c))
+    return ScalingConfig(tuple(pretrainings), c["labels"], study_protocol(c))
 
 
 def label_efficiency_config(c: dict[str, Any]) -> LabelEfficiencyConfig:
@@ -134,7 +137,8 @@ def label_efficiency_config(c: dict[str, Any]) -> LabelEfficiencyConfig:
     from lamae_jax.evaluate.study.label_efficiency import LabelEfficiencyConfig
 
     models, sizes = tuple(filter(None, words(c, "models"))), tuple(numbers(c, "sizes", int))
-    return LabelEfficiencyConfig(models, c["data"]["store"], sizes, c["draws"], c["cache"], study_protocol(c))
+    store, labels = c["data"]["store"], c["labels"]
+    return LabelEfficiencyConfig(models, store, labels, sizes, c["draws"], c["cache"], study_protocol(c))
 
 
 # The pretrainings of a study, and what configs/pretrain.py calls them.
@@ -148,9 +152,7 @@ def study_protocol(c: dict[str, Any]) -> StudyProtocol:
     from lamae_jax.evaluate.tuning import TuneConfig
 
     icd10, tuning = Icd10Rules(**c["icd10"]), TuneConfig(**c["tuning"], seed=c["seed"])
-    return StudyProtocol(
-        c["labels"], tuple(words(c, "modes")), c["batch_size"], c["resamples"], c["seed"], icd10, tuning
-    )
+    return StudyProtocol(tuple(words(c, "modes")), c["batch_size"], c["resamples"], c["seed"], icd10, tuning)
 
 
 def pretraining_of(c: dict[str, Any], changes: dict[str, Any]) -> PretrainConfig:

@@ -70,7 +70,7 @@ def image(path: Path, caption: str) -> str:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of cells that are HTML already; column titles are plain text, of which a second line is small."""
-    titles = (f"{html.escape(c.split(chr(10))[0])}{_small(chr(10).join(c.split(chr(10))[1:]))}" for c in columns)
+    titles = (f"{html.escape(c.split(chr(10))[0])}{small(chr(10).join(c.split(chr(10))[1:]))}" for c in columns)
     head = "".join(f"<th>{title}</th>" for title in titles)
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -90,7 +90,7 @@ def ranked(values: Sequence[float], below: Sequence[str], digits: int = 3) -> li
             shown = f"<b>{shown}</b>"
         elif value == order[1]:
             shown = f"<i>{shown}</i>"
-        cells.append(shown + _small(text))
+        cells.append(shown + small(text))
     return cells
 
 
@@ -136,7 +136,7 @@ def label_table(task: Task, all_judged: Sequence[Judged]) -> str:
         description = "" if labels.descriptions[c] == label else labels.descriptions[c]
         level = f", {labels.levels[c]}" if labels.levels[c] in ("chapter", "block") else ""
         positive = np.count_nonzero(test[:, c] == 1)
-        rows.append([html.escape(label) + _small(f"{description}{level}"), str(positive), *ranked(values, below)])
+        rows.append([html.escape(label) + small(f"{description}{level}"), str(positive), *ranked(values, below)])
     below = [between(each.macro_intervals()["by_patient"]) for each in all_judged]
     rows.append(["<b>mean over labels</b>", "", *ranked([each.macro for each in all_judged], below)])
     return table(["label", "positive in test", *map(column_of, all_judged)], rows)
@@ -197,5 +197,6 @@ def write_report(workdir: Path, title: str, task: Task, all_judged: Sequence[Jud
     page(workdir / "report.html", title, parts)
 
 
-def _small(text: str) -> str:
+def small(text: str) -> str:
+    """Plain text in small print below a cell's figure."""
     return f"<small>{html.escape(text)}</small>" if text else ""

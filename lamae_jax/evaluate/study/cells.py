@@ -28,7 +28,6 @@ from lamae_jax.train.records import simulated
 class StudyProtocol:
     """How a study evaluates its models, in words of configs/probe.py and, for `tuning`, configs/finetune.py. Raises UserError."""
 
-    labels: str
     modes: tuple[str, ...]
     batch_size: int
     resamples: int
@@ -37,8 +36,6 @@ class StudyProtocol:
     tuning: TuneConfig
 
     def __post_init__(self) -> None:
-        if not self.labels:
-            raise UserError("labels is empty: pass --config.labels=icd10:chapter_ix, ptbxl:super or csv:FILE")
         for mode in self.modes:
             if mode not in MODES:
                 raise UserError(f"modes={','.join(self.modes)}: {mode or '(empty)'} must be one of {', '.join(MODES)}")

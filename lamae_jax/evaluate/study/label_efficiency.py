@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lamae_jax.artifact.folder import Model
+from lamae_jax.data.labels import check_spec
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.results import Judged, ResultSet
@@ -24,6 +25,7 @@ class LabelEfficiencyConfig:
 
     models: tuple[str, ...]
     store: str
+    labels: str
     sizes: tuple[int, ...]
     draws: int
     cache: str
@@ -33,6 +35,7 @@ class LabelEfficiencyConfig:
         for field, value in (("models", self.models), ("data.store", self.store)):
             if not value:
                 raise UserError(f"{field} is empty: pass --config.{field}=...")
+        check_spec(self.labels)
         if self.draws < 1:
             raise UserError(f"draws={self.draws}: must be at least 1")
         if min(self.sizes) < 0:
@@ -43,7 +46,7 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
     """Write results.csv, predictions.npz (largest subset), summary.json, report.html and a figure; returns the summary."""
     began = time.monotonic()
     protocol, store = config.protocol, Store.open(config.store)
-    whole = open_task(protocol.labels, store, protocol.icd10)
+    whole = open_task(config.labels, store, protocol.icd10)
     models = [open_model(spec, whole.store, protocol.seed) for spec in config.models]
     for model in models:
         check_not_pretrained(model, whole)
@@ -86,7 +89,7 @@ def _subsets(config: LabelEfficiencyConfig, store: Store, whole: Task) -> Iterat
     for size in sorted({size for size in config.sizes if 0 < size < everything}, reverse=True):
         for draw in range(config.draws):
             try:
-                yield open_task(config.protocol.labels, store, config.protocol.icd10, size, draw), size, draw
+                yield open_task(config.labels, store, config.protocol.icd10, size, draw), size, draw
             except UserError as error:  # no label shows both signs among so few
                 say(f"left out: {size} records, draw {draw}: {error}")
 

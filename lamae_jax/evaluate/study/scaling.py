@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lamae_jax.artifact.folder import Model
+from lamae_jax.data.labels import check_spec
 from lamae_jax.evaluate.results import ResultSet
 from lamae_jax.evaluate.study.cells import StudyProtocol, pretrained, study_store
 from lamae_jax.evaluate.study.curves import Point, Words, conclude, measured
@@ -42,10 +43,14 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class ScalingConfig:
-    """What configs/scaling.py says: the `pretrainings`, and how their models are evaluated."""
+    """What configs/scaling.py says: the `pretrainings`, and how their models are evaluated. Raises UserError."""
 
     pretrainings: tuple[Pretraining, ...]
+    labels: str
     protocol: StudyProtocol
+
+    def __post_init__(self) -> None:
+        check_spec(self.labels)
 
 
 def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
     began = time.monotonic()
     protocol = config.protocol
     store = study_store(config.pretrainings[0].config, workdir)
-    task = open_task(protocol.labels, store, protocol.icd10)
+    task = open_task(config.labels, store, protocol.icd10)
     settings = protocol.settings(workdir / "features")
     points: list[Point] = []
     sets: list[ResultSet] = []

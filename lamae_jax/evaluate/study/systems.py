@@ -12,12 +12,22 @@ import jax
 import numpy as np
 
 from lamae_jax.artifact.folder import Model
+from lamae_jax.data.labels import check_spec
+from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_calibration, draw_roc, draw_systems
 from lamae_jax.evaluate.outcomes import Settings, chosen_readouts
 from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, heading, image, page, paragraph, protocol
 from lamae_jax.evaluate.results import Judged, Outcome, ResultSet, write_predictions, write_results
 from lamae_jax.evaluate.study.cells import StudyProtocol, predicted, pretrained, study_store
-from lamae_jax.evaluate.study.tables import COMPARISONS, caution, columns, label_rows, versus, versus_rows
+from lamae_jax.evaluate.study.tables import (
+    COMPARISONS,
+    caution,
+    columns,
+    label_rows,
+    versus,
+    versus_rows,
+    write_overview,
+)
 from lamae_jax.evaluate.summary import described_bootstrap, where
 from lamae_jax.evaluate.task import Task, check_not_pretrained, open_task, untrained
 from lamae_jax.files import write_json
@@ -42,61 +52,106 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What configs/study.py says: `pretrainings` system by system and seed by seed, and how their models are evaluated."""
+    """What configs/study.py says: `pretrainings` system by system and seed by seed, the label sets, and how models are evaluated
+    on each. Raises UserError."""
 
     pretrainings: tuple[Pretraining, ...]
+    label_sets: tuple[str, ...]
     protocol: StudyProtocol
+
+    def __post_init__(self) -> None:
+        for labels in self.label_sets:
+            check_spec(labels)
+        if len({folder_name(labels) for labels in self.label_sets}) < len(self.label_sets):
+            raise UserError(
+                f"labels={','.join(self.label_sets)}: each label set needs a name of its own, for its folder"
+            )
+
+
+def folder_name(labels: str) -> str:
+    """The folder of a label set in a study of several: `ptbxl_super`, `csv_` and the file's name."""
+    kind, _, rest = labels.partition(":")
+    return f"{kind}_{Path(rest).stem}"
 
 
 def study(config: StudyConfig, workdir: Path) -> dict[str, Any]:
-    """Write results.csv, predictions.npz, summary.json, report.html and figures/ into `workdir`; returns the summary."""
+    """Write results.csv, predictions.npz, summary.json, report.html and figures/ into `workdir`; returns the summary.
+
+    Of several label sets each has a folder with all of these, and the workdir the results of all.
+    """
     began = time.monotonic()
-    asked = config.protocol
+    protocol = config.protocol
     store = study_store(config.pretrainings[0].config, workdir)
-    task = open_task(asked.labels, store, asked.icd10)
-    sizes = ", ".join(f"{count} {part}" for part, count in task.counts.items())
-    say(f"{asked.labels}: {len(task.learnable)} of {len(task.labels.names)} labels, records: {sizes}")
-    settings = asked.settings(workdir / "features")
+    tasks = [open_task(labels, store, protocol.icd10) for labels in config.label_sets]
+    for task in tasks:
+        sizes = ", ".join(f"{count} {part}" for part, count in task.counts.items())
+        say(f"{task.name}: {len(task.learnable)} of {len(task.labels.names)} labels, records: {sizes}")
     models = {each: pretrained(each.config, store, workdir / "pretrain" / each.name) for each in config.pretrainings}
     for model in models.values():
-        check_not_pretrained(model, task)
-    models, betas = _with_chosen_beta(models, task, settings, workdir)
+        for task in tasks:
+            check_not_pretrained(model, task)
+    sets: list[ResultSet] = []
+    summaries: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        folder = workdir if len(tasks) == 1 else workdir / folder_name(task.name)
+        judged, summaries[task.name] = _on(task, models, protocol, workdir, folder)
+        sets.append(ResultSet(task, judged))
+    if len(tasks) == 1:
+        (summary,) = summaries.values()
+    else:
+        write_results(workdir / "results.csv", sets)
+        summary = {"label_sets": summaries}
+        write_overview(summaries, protocol.modes, store.name, workdir / "report.html")
+    summary |= {"seconds": round(time.monotonic() - began, 2)}
+    write_json(workdir / "summary.json", summary)
+    return summary
 
+
+def _on(
+    task: Task, pretrained: dict[Pretraining, Model], protocol: StudyProtocol, workdir: Path, folder: Path
+) -> tuple[list[Judged], dict[str, Any]]:
+    """Every model on one label set; its files go to `folder`, what is kept for a second run to `workdir`."""
+    settings = protocol.settings(workdir / "features")
+    models, betas = _with_chosen_beta(pretrained, task, settings, workdir)
     found: list[Outcome] = []
-    for mode in asked.modes:
+    for mode in protocol.modes:
         for each, model in models.items():
-            say(f"{mode}: {each.name}")
+            say(f"{task.name}, {mode}: {each.name}")
             found += predicted(workdir / "cells", mode, model, task, _readouts(mode, model, each.system), settings)
             if each.system in ("lamae", "independent"):  # the same architectures untrained, with the same seeds
                 bare = untrained(model, each.seed)
                 found += predicted(workdir / "cells", mode, bare, task, _readouts(mode, bare, each.system), settings)
-    say(f"{len(found)} predictions: {asked.resamples} resamples of each by record and by patient")
-    judged = [asked.judge(task, outcome) for outcome in found]
-    write_results(workdir / "results.csv", [ResultSet(task, judged)])
-    chosen = [j for mode in asked.modes for wide in (True, False) for c in columns(judged, mode, wide) for j in c.seeds]
-    write_predictions(workdir / "predictions.npz", task, list({id(each): each for each in chosen}.values()))
-    summary = _summary(asked, task, judged, betas) | {
-        "seeds": sorted({each.seed for each in config.pretrainings}),
+    say(f"{task.name}: {len(found)} predictions, {protocol.resamples} resamples of each by record and by patient")
+    judged = [protocol.judge(task, outcome) for outcome in found]
+    write_results(folder / "results.csv", [ResultSet(task, judged)])
+    chosen = [
+        j for mode in protocol.modes for wide in (True, False) for c in columns(judged, mode, wide) for j in c.seeds
+    ]
+    write_predictions(folder / "predictions.npz", task, list({id(each): each for each in chosen}.values()))
+    seeds: dict[str, list[int]] = {}
+    for each in models:
+        seeds.setdefault(each.system, []).append(each.seed)
+    summary = _summary(protocol, task, judged, betas) | {
+        "seeds": seeds,
         "models": {each.name: model.sha256 for each, model in models.items()},
         "parameters": {
             each.name: int(sum(leaf.size for leaf in jax.tree.leaves(model.params))) for each, model in models.items()
         },
-        "seconds": round(time.monotonic() - began, 2),
     }
-    for mode in asked.modes:
+    for mode in protocol.modes:
         for comparison in COMPARISONS:
             draw_systems(
                 summary[mode][comparison],
                 f"{mode}, {COMPARISONS[comparison]}",
-                workdir / f"figures/{mode}_{comparison}.png",
+                folder / f"figures/{mode}_{comparison}.png",
             )
         for column in columns(judged, mode, equal_width=False):
             if column.system == "lamae":
-                draw_roc(task, column.seeds[0], workdir / f"figures/{mode}_roc.png")
-                draw_calibration(task, column.seeds[0], workdir / f"figures/{mode}_calibration.png")
-    write_json(workdir / "summary.json", summary)
-    _report(asked, task, judged, summary, workdir)
-    return summary
+                draw_roc(task, column.seeds[0], folder / f"figures/{mode}_roc.png")
+                draw_calibration(task, column.seeds[0], folder / f"figures/{mode}_calibration.png")
+    write_json(folder / "summary.json", summary)
+    _report(protocol, task, judged, summary, folder)
+    return judged, summary
 
 
 def _readouts(mode: str, model: Model, system: str) -> tuple[str, ...]:
@@ -152,13 +207,13 @@ def _summary(asked: StudyProtocol, task: Task, judged: Sequence[Judged], betas: 
     )
 
 
-def _report(asked: StudyProtocol, task: Task, judged: Sequence[Judged], summary: dict[str, Any], workdir: Path) -> None:
+def _report(asked: StudyProtocol, task: Task, judged: Sequence[Judged], summary: dict[str, Any], folder: Path) -> None:
     described = [task.labels.descriptions[c] for c in task.learnable]
-    seeds = len(summary["seeds"])
+    fewest = min(len(seeds) for seeds in summary["seeds"].values())
     sizes = ", ".join(f"{name} {count:,}" for name, count in summary["parameters"].items())
     parts = [
         protocol(task, summary["bootstrap"]),
-        caution(seeds),
+        caution(fewest),
         paragraph(
             f"{SYSTEMS_ARE} A system's readout is chosen on validation. At equal width every system is read as D features; best "
             "against best lets each have its widest. Untrained architectures are frozen under a probe and trained end to end in "
@@ -180,5 +235,5 @@ def _report(asked: StudyProtocol, task: Task, judged: Sequence[Judged], summary:
                     f"{mode}_roc": "LAMAE, first seed: ROC curves",
                     f"{mode}_calibration": "LAMAE, first seed: calibration",
                 }
-            parts += [image(workdir / f"figures/{name}.png", caption) for name, caption in figures.items()]
-    page(workdir / "report.html", f"Systems of the paper on {task.name}, {task.store.name}", parts)
+            parts += [image(folder / f"figures/{name}.png", caption) for name, caption in figures.items()]
+    page(folder / "report.html", f"Systems of the paper on {task.name}, {task.store.name}", parts)

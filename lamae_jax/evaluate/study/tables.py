@@ -10,11 +10,13 @@ import dataclasses
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lamae_jax.evaluate.bootstrap import percentile_interval
-from lamae_jax.evaluate.report import between, paragraph, ranked, table
+from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, between, heading, page, paragraph, ranked, small, table
 from lamae_jax.evaluate.results import SYSTEMS, Judged
 
 ORDER = tuple(SYSTEMS)
@@ -117,13 +119,45 @@ def versus_rows(found: Sequence[Versus]) -> str:
 
 
 def caution(seeds: int) -> str:
-    """What the number of seeds lets one claim."""
+    """What the number of seeds, of the system with fewest, lets one claim."""
     if seeds >= 3:
         return paragraph("Intervals hold the luck of the test set; how far seeds lie apart stands beside them.")
     return paragraph(
-        f"{_seeds(seeds).capitalize()} of pretraining: the intervals hold the luck of the test set alone. A claim that one "
-        "system is better needs three seeds, whose spread must be small beside the difference."
+        f"{_seeds(seeds).capitalize()} of pretraining for some or all systems: the intervals hold the luck of the test set "
+        "alone. A claim that one system is better needs three seeds, whose spread must be small beside the difference."
     )
+
+
+def write_overview(summaries: dict[str, dict[str, Any]], modes: Sequence[str], where: str, path: Path) -> None:
+    """One page over several label sets, from their summaries: a row a set, a column a system."""
+    parts = [
+        paragraph(SYSTEMS_ARE),
+        paragraph("The tables of each label set, its curves and its records are in its own folder."),
+    ]
+    for mode in modes:
+        for comparison, words in COMPARISONS.items():
+            by_set = {name: summary[mode][comparison] for name, summary in summaries.items()}
+            systems = [system for system in SYSTEMS if any(system in found for found in by_set.values())]
+            rows, differences = [], []
+            for name, found in by_set.items():
+                mine = [found.get(system) for system in systems]
+                below = [f"{each['readout']}, {between(each['by_patient'])}" if each else "" for each in mine]
+                rows.append(
+                    [html.escape(name), *ranked([each["macro_auroc"] if each else np.nan for each in mine], below)]
+                )
+                less = [each and each["lamae_less_this"] for each in mine]
+                differences.append(
+                    [
+                        html.escape(name),
+                        *(f"{d['value']:+.3f}{small(between(d['interval']))}" if d else "-" for d in less),
+                    ]
+                )
+            titles = [SYSTEMS[system] for system in systems]
+            parts += [heading(f"{MODES_ARE[mode]}: {words}"), table(["label set", *titles], rows)]
+            if "lamae" in systems:
+                parts.append(paragraph("LAMAE less each system, on the same resamples of the test patients:"))
+                parts.append(table(["label set", *titles], differences))
+    page(path, f"Systems of the paper on {len(summaries)} label sets, {where}", parts)
 
 
 def _seeds(number: int) -> str:

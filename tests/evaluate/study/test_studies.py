@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from html_outline import Outline
 
 from lamae_jax import config
 from lamae_jax.artifact.folder import Model, load_model, save_model
@@ -66,11 +67,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-def test_a_study_pretrains_each_system_with_each_seed_and_mmvm_with_each_beta() -> None:
-    found = config.study_config(asked("study.py:ptb_xl", "--config.seeds=2", "--config.betas=0.1,1")).pretrainings
+def test_a_study_pretrains_each_system_with_its_seeds_and_mmvm_with_each_beta() -> None:
+    systems = "--config.systems=lamae:2,lamae_e_b,mmvm:2,independent:1"
+    found = config.study_config(asked("study.py:ptb_xl", systems, "--config.betas=0.1,1")).pretrainings
     assert [each.name for each in found] == [
-        "lamae-0", "lamae-1", "lamae_e_b-0", "lamae_e_b-1", "mmvm-0-beta0.1", "mmvm-0-beta1", "mmvm-1-beta0.1", "mmvm-1-beta1",
-        "independent-0", "independent-1",
+        "lamae-0", "lamae-1", "lamae_e_b-0", "mmvm-0-beta0.1", "mmvm-0-beta1", "mmvm-1-beta0.1", "mmvm-1-beta1",
+        "independent-0",
     ]  # fmt: skip
     by_name = {each.name: each.config for each in found}
     assert by_name["lamae-1"].step.seed == 1 and by_name["lamae-1"].step.masks.alpha_LA == 0.1
@@ -91,10 +93,14 @@ def test_scaling_pretrains_on_each_size_with_each_seed() -> None:
     ("file", "field", "message"),
     [
         ("study.py", "--config.systems=lamae,mae", "systems=lamae,mae: mae must be one of lamae, lamae_e_b, mmvm"),
-        ("study.py", "--config.seeds=0", "seeds=0: must be at least 1"),
+        ("study.py", "--config.systems=lamae:0", "lamae:0 must be lamae or lamae:SEEDS, such as lamae:3"),
+        ("study.py", "--config.systems=lamae:", "lamae: must be lamae or lamae:SEEDS"),
+        ("scaling.py", "--config.seeds=0", "seeds=0: must be at least 1"),
         ("study.py", "--config.betas=low", "betas=low: must be numbers"),
         ("study.py", "--config.modes=linear,svm", "modes=linear,svm: svm must be one of linear"),
-        ("study.py", "--config.labels=", "labels is empty"),
+        ("study.py", "--config.labels=", r"labels=\(empty\): must be icd10:chapter_ix"),
+        ("study.py", "--config.labels=csv:a/x.csv,csv:b/x.csv", "each label set needs a name of its own"),
+        ("scaling.py", "--config.labels=chapter_ix", "labels=chapter_ix: must be icd10:chapter_ix"),
         ("study.py:mitbih", "", "no such variant; there are simulated, ptb_xl, mimic"),
         ("study.py", "--config.pretrain.mask.alpha_E=2", "mask.alpha_E=2"),
         ("scaling.py", "--config.sizes=many", "sizes=many: must be numbers"),
@@ -148,6 +154,31 @@ def test_a_study_names_every_system_keeps_its_cells_and_does_them_once(
     assert len(calls) == 13  # two MMVMs on validation, then six models in two modes, less the MMVM's linear one again
     study(config.study_config(plain), tmp_path)
     assert len(calls) == 13 and (tmp_path / "results.csv").read_bytes() == before
+
+
+def test_of_several_label_sets_each_has_its_folder_and_one_page_shows_them_all(
+    mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrainings: list[PretrainConfig] = []
+    fakes(monkeypatch, pretrainings)
+    asked_for = ["study.py", f"--config.pretrain.data.store={mimic_store}", "--config.modes=linear",
+                 "--config.systems=lamae:2,independent"]  # fmt: skip
+    both = study(
+        config.study_config(asked(*asked_for, "--config.labels=icd10:chapter_ix,icd10:all")), tmp_path / "both"
+    )
+    assert len(pretrainings) == 3  # once for both label sets
+    alone = study(config.study_config(asked(*asked_for, "--config.labels=icd10:all")), tmp_path / "alone")
+    of_all = both["label_sets"]["icd10:all"]
+    assert of_all["linear"] == alone["linear"] and of_all["seeds"] == {"lamae": [0, 1], "independent": [0]}
+    assert (tmp_path / "both/icd10_all/results.csv").read_bytes() == (tmp_path / "alone/results.csv").read_bytes()
+    assert (tmp_path / "both/icd10_all/predictions.npz").exists() and (tmp_path / "both/icd10_all/report.html").exists()
+    with open(tmp_path / "both/results.csv", newline="") as file:
+        assert {line["label_set"] for line in csv.DictReader(file)} == {"icd10:chapter_ix", "icd10:all"}
+    page = Outline()
+    page.feed((tmp_path / "both/report.html").read_text())
+    assert not page.open
+    difference = of_all["linear"]["best"]["ind_p"]["lamae_less_this"]["value"]
+    assert f"{difference:+.3f}" in (tmp_path / "both/report.html").read_text()
 
 
 def test_few_labels_are_nested_and_each_architecture_is_there_untrained(mimic_store: Path, tmp_path: Path) -> None:
