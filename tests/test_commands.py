@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data import tiny
-from small_model import save_small
+from small_model import save_small, small_config
 
 import lamae_jax
 from lamae_jax.data.prepare import PrepareConfig, prepare
 from lamae_jax.main import main
+from lamae_jax.signal.contract import SignalContract
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,9 +35,9 @@ SMALL = {
     "prepare": {"workers": 1},
     "labels": {"icd10.min_count": 1},
     "pretrain": PRETRAINING,
-    "probe": {"batch_size": 8, "resamples": 20},
+    "probe": {"batch_size": 8, "resamples": 20, "icd10.min_count": 5},
     "finetune": {"batch_size": 8, "resamples": 20, **TUNING},
-    "label_efficiency": {"sizes": "20,0", "draws": 1, "resamples": 20, "batch_size": 8, "modes": "linear"},
+    "label_efficiency": {"sizes": "20,0", "draws": 1, "resamples": 20, "batch_size": 8, "modes": "linear", "icd10.min_count": 5},
     "scaling": STUDY | {"sizes": "20,0", "icd10.min_count": 5},
     "study": STUDY | {"icd10.min_count": 5, "systems": "lamae,independent", "modes": "linear"},
     "embed": {"batch_size": 8, "workers": 1},
@@ -92,6 +93,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "NORM,normal,1.0,,,NORM,NORM\nIMI,infarction,1.0,,,MI,IMI\nSTTC,st,1.0,1.0,,STTC,STTC\nLVH,lvh,1.0,,,HYP,LVH\n"
         "AFIB,fibrillation,,,1.0,,\n"
     )
+    (world / "my_labels.csv").write_text("record_id,mine\n" + "".join(f"{n},{n // 3 % 2}\n" for n in range(1, 121)))
     listed, diagnosed = [], []
     for study in range(80):
         patient, place = divmod(study, 2)
@@ -117,6 +119,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
     for seed, name in enumerate(("RUN", "RUN2", "runs/NAME", "runs/ptb_xl")):
         save_small(world / name / "model", seed)
+    for name, depth in (
+        ("runs/mimic", 1),
+        ("runs/study/pretrain/lamae-0", 1),
+        ("runs/study/pretrain/independent-0", 0),
+    ):
+        config = small_config(samples=2500, patch=250, latent_depth=depth)
+        save_small(world / name / "model", config=config, contract=SignalContract(fs=250))
     return world
 
 

@@ -110,6 +110,28 @@ def test_recipes_that_the_documents_run_exist(document: Path) -> None:
         assert (ROOT / name).is_file(), f"{document.name} runs {name}"
 
 
+def test_messages_that_troubleshooting_explains_are_the_program_s() -> None:
+    """Row by row: what stands in backticks, a piece at a time between what varies, is in a text of the package."""
+    texts = []
+    for file in (ROOT / "lamae_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    rows = [line.split("|")[1] for line in (ROOT / "docs/troubleshooting.md").read_text().splitlines() if "|" in line]
+    said = [
+        piece.strip()
+        for row in rows
+        for text in re.findall("`(.*?)`", row)
+        for piece in re.split(r"\bN\b|\.\.\.", text)
+    ]
+    assert len(said) > 12
+    assert [piece for piece in said if not any(piece in text for text in texts)] == []
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_a_recipe_says_how_to_run_it(recipe: Path) -> None:
     text = ast.get_docstring(ast.parse(recipe.read_text())) or ""
