@@ -22,7 +22,8 @@ def umap(features: np.ndarray, seed: int) -> np.ndarray | None:
     """UMAP (McInnes et al. 2018) of `features` [n, F], [n, 2]; None where umap-learn is not installed."""
     try:
         from umap import UMAP
-    except ImportError:
-        say("no UMAP: umap-learn is not installed, and nothing else needs it")
+    except ImportError as error:
+        say(f"no UMAP: {error} (pip install umap-learn; nothing else needs it)")
         return None
-    return np.asarray(UMAP(random_state=seed).fit_transform(features), np.float64)
+    # One job, or the seed would not decide the picture.
+    return np.asarray(UMAP(random_state=seed, n_jobs=1).fit_transform(features), np.float64)
