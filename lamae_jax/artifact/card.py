@@ -86,7 +86,12 @@ def _figures(provenance: dict[str, Any]) -> str:
     lines = [f"| {text} | {figures[name]:.4f} |" for name, text in FIGURES.items() if name in figures]
     if not lines:
         return "None recorded."
-    text = "Mean squared error on hidden patches of validation records, in the model's units; one run, so no interval."
+    text = "Mean squared error on hidden patches of validation records, in the model's units. "
+    if "val_mse_interval" in figures:
+        low, high = figures["val_mse_interval"]
+        text += f"95 % interval over patients: {low:.4f} to {high:.4f}, which holds nothing of another run's luck."
+    else:
+        text += "No interval is recorded."
     return "\n".join([text, "", "| | error |", "|---|---|", *lines])
 
 

@@ -239,7 +239,7 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
     config, workdir, data, origin = run.config, run.workdir, run.data, run.origin
     run.watch.at("measuring the final error")
     say("measuring the final error, drawing, writing the model")
-    figures_of, _ = run.evaluation(state, EVAL_RECORDS_AT_THE_END)
+    figures_of = run.evaluation.with_interval(state, EVAL_RECORDS_AT_THE_END)
     params = state.params if state.ema is None else state.ema
     params = jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(run.mesh))(params))
     ecg_seen = config.steps * config.batch_size
@@ -282,10 +282,10 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
 
 def report(summary: dict[str, Any], workdir: Path) -> None:
     """The run in a few lines."""
+    low, high = summary["val_mse_interval"]
     yardsticks = ", ".join(f"{name.replace('_', ' ')} {summary[f'val_mse_{name}']:.4f}" for name in YARDSTICKS)
-    say(
-        f"validation error {summary['val_mse']:.4f} on {summary['val_records']} records; without learning: {yardsticks}"
-    )
+    error = f"{summary['val_mse']:.4f} ({low:.4f} to {high:.4f})"
+    say(f"validation error {error} on {summary['val_records']} records; without learning: {yardsticks}")
     say(f"{summary['ecg_seen']} ECGs in {clock(summary['seconds'])}; model, figures and summary are in {workdir}")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lamae_jax.data.loader import eval_batches
+from lamae_jax.data.splits import Rows
 from lamae_jax.model.inputs import crop, model_input
 from lamae_jax.model.lamae import Params, patches_of, reconstruct
 from lamae_jax.model.losses import counted_patches, squared_error, undo_targets
@@ -26,6 +27,7 @@ from lamae_jax.train.step import Batch, StepConfig, TrainState
 
 MASK_SEED = 12_345
 BATCH = 64  # rounded up to the devices
+RESAMPLES = 1000  # of the interval
 YARDSTICKS = ("record_mean", "interpolation", "einthoven")
 
 
@@ -85,7 +87,7 @@ def validation_inputs(config: StepConfig, batch: Batch, numbers: jax.Array) -> t
 
 
 def compile_validation(config: StepConfig, leads: tuple[str, ...], mesh: Mesh, shardings: Any) -> jax.stages.Wrapped:
-    """A jitted `(params, batch, index) -> sums` over batch number `index`; `batch["weight"]` is 0 for padding."""
+    """A jitted `(params, batch, index) -> sums` of each record [B] of batch number `index`; `batch["weight"]` 0 is padding."""
 
     def sums(params: Params, batch: Batch, index: jax.Array) -> dict[str, jax.Array]:
         records = batch["weight"].shape[0]
@@ -99,8 +101,9 @@ def compile_validation(config: StepConfig, leads: tuple[str, ...], mesh: Mesh, s
         visible = ~hidden & batch["available"][..., None]
         guesses = {"val_mse": predicted}
         guesses |= {f"val_mse_{name}": guess for name, guess in yardsticks(x, scale, visible, leads).items()}
-        return {name: squared_error(guess, wanted, counted) for name, guess in guesses.items()} | {
-            "patches": counted.sum()
+        each = jax.vmap(squared_error)
+        return {name: each(guess, wanted, counted) for name, guess in guesses.items()} | {
+            "patches": counted.sum(axis=(1, 2))
         }
 
     return jax.jit(
@@ -108,17 +111,28 @@ def compile_validation(config: StepConfig, leads: tuple[str, ...], mesh: Mesh, s
     )
 
 
-def validate(
-    run: Callable[..., dict[str, jax.Array]], params: Params, batches: Iterable[dict[str, jax.Array]]
-) -> dict[str, float]:
-    """Run over all batches: each figure is one sum over one count, in float64 on the host."""
-    totals: dict[str, float] = {}
-    results = [run(params, batch, jnp.asarray(index, jnp.int32)) for index, batch in enumerate(batches)]
-    for result in jax.device_get(results):
-        for name, value in result.items():
-            totals[name] = totals[name] + float(value) if name in totals else float(value)
-    patches = totals.pop("patches")
-    return {name: value / max(patches, 1.0) for name, value in totals.items()}
+def sums_by_record(
+    run: Callable[..., dict[str, jax.Array]], params: Params, batches: Iterable[dict[str, jax.Array]], records: int
+) -> dict[str, np.ndarray]:
+    """Run over all batches: each figure's sum, and the `patches` that it is over, of each of the `records`, in float64."""
+    results = jax.device_get([run(params, batch, jnp.asarray(i, jnp.int32)) for i, batch in enumerate(batches)])
+    return {name: np.concatenate([r[name] for r in results])[:records].astype(np.float64) for name in results[0]}
+
+
+def means(sums: dict[str, np.ndarray]) -> dict[str, float]:
+    """Each figure: its sum over all records by their patches."""
+    patches = max(float(sums["patches"].sum()), 1.0)
+    return {name: float(values.sum()) / patches for name, values in sums.items() if name != "patches"}
+
+
+def interval_by_patient(errors: np.ndarray, patches: np.ndarray, patients: np.ndarray) -> list[float]:
+    """95 % percentile interval of the sum of `errors` [n] over that of `patches` [n], resampling whole `patients` [n]."""
+    _, owner = np.unique(patients, return_inverse=True)
+    per_patient = [np.bincount(owner, values) for values in (errors, patches)]
+    count = len(per_patient[0])
+    times = np.random.default_rng(MASK_SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    error, total = (times @ values for values in per_patient)
+    return [float(bound) for bound in np.quantile(error / np.maximum(total, 1.0), (0.025, 0.975))]
 
 
 class Evaluation:
@@ -145,8 +159,21 @@ class Evaluation:
     def __call__(self, state: TrainState, records: int) -> tuple[dict[str, float], float]:
         """`val_mse` and the yardsticks, in the model's units, and the seconds it took. Averaged parameters where there are."""
         begun = time.monotonic()
+        figures = means(self.sums(state, spread(self.data.validation, records)))
+        return figures, time.monotonic() - begun
+
+    def with_interval(self, state: TrainState, records: int) -> dict[str, Any]:
+        """The same figures, and of `val_mse` the 95 % interval over patients."""
         rows = spread(self.data.validation, records)
+        sums = self.sums(state, rows)
+        patients = [f"{s.name} {p}" for s, r in zip(self.data.stores, rows, strict=True) for p in s.patients[r]]
+        return means(sums) | {
+            "val_mse_interval": interval_by_patient(sums["val_mse"], sums["patches"], np.array(patients))
+        }
+
+    def sums(self, state: TrainState, rows: Rows) -> dict[str, np.ndarray]:
+        """What each record of `rows` adds to each figure, in their order."""
         params = state.params if state.ema is None else state.ema
         with eval_batches(self.data.stores, rows, self.batch, jax.process_index(), jax.process_count()) as batches:
-            figures = validate(self.run, params, (to_devices(batch, self.mesh) for batch in batches))
-        return figures, time.monotonic() - begun
+            on_devices = (to_devices(batch, self.mesh) for batch in batches)
+            return sums_by_record(self.run, params, on_devices, sum(map(len, rows)))

@@ -94,7 +94,7 @@ def test_any_safetensors_reader_sees_plain_float32_under_readable_names(saved: P
 def test_the_card_says_what_it_takes_what_it_was_made_of_and_what_for(saved: Path, tmp_path: Path) -> None:
     card = (saved / "README.md").read_text()
     for text in ("10 s at 100 Hz of I II III", "`ward 3`", "CC BY 4.0", "`own`", "licence not known", "70 training",
-                 "| the model | 0.2500 |", "no interval", "not a medical device", "hashes of the 2 records"):  # fmt: skip
+                 "| the model | 0.2500 |", "No interval", "not a medical device", "hashes of the 2 records"):  # fmt: skip
         assert text in card
     bare = (save_small(tmp_path / "bare", keys=None) / "README.md").read_text()
     assert "Not recorded" in bare and "None recorded" in bare and "hashes" not in bare

@@ -38,6 +38,8 @@ def test_writes_what_a_run_promises(finished: Path) -> None:
     assert summary["seconds"] > 0 and summary["ecg_per_s"] == pytest.approx(48 / summary["seconds"])
     for name in ("val_mse", "val_mse_record_mean", "val_mse_interpolation", "val_mse_einthoven"):
         assert np.isfinite(summary[name])
+    low, high = summary["val_mse_interval"]
+    assert low < summary["val_mse"] < high and f"{low:.4f} to {high:.4f}" in (finished / "model/README.md").read_text()
     assert json.loads((finished / "config.json").read_text())["learning_rate"] == 1.5e-3  # resolved
     for figure in ("reconstruction.png", "curve.png"):
         assert (finished / "figures" / figure).read_bytes().startswith(b"\x89PNG")

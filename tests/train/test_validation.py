@@ -1,12 +1,13 @@
-"""The three yardsticks, checked against what they must say by hand."""
+"""The three yardsticks, checked against what they must say by hand, and the interval of the error."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lamae_jax.signal.leads import LIMB_PROJECTION, STANDARD_LEADS
-from lamae_jax.train.validation import interpolate, limb_laws, yardsticks
+from lamae_jax.train.validation import interpolate, interval_by_patient, limb_laws, means, yardsticks
 
 
 def test_interpolation_draws_lines_between_shown_samples_and_holds_the_edges() -> None:
@@ -67,3 +68,19 @@ def test_laws_hold_when_each_lead_has_its_own_scale() -> None:
     visible = jnp.ones((3, 12, 5), bool).at[:, 2].set(False)
     guess = yardsticks(jnp.asarray(x / scale, jnp.float32), jnp.asarray(scale, jnp.float32), visible, STANDARD_LEADS)
     np.testing.assert_allclose(np.asarray(guess["einthoven"])[:, 2].reshape(3, 50), (x / scale)[:, 2], atol=1e-4)
+
+
+def test_the_interval_is_of_patients_not_of_records() -> None:
+    rng = np.random.default_rng(3)
+    level = np.repeat(rng.normal(1.0, 0.2, 200), 5)  # a patient's five records are much alike
+    patients, patches = np.repeat(np.arange(200), 5).astype(str), np.full(1000, 40.0)
+    low, high = interval_by_patient(level * patches, patches, patients)
+    half = 1.96 * 0.2 / np.sqrt(200)
+    assert low < level.mean() < high and (high - low) / 2 == pytest.approx(half, rel=0.15)
+    apart = interval_by_patient(level * patches, patches, np.arange(1000).astype(str))
+    assert (apart[1] - apart[0]) / (high - low) == pytest.approx(1 / np.sqrt(5), rel=0.15)
+
+
+def test_a_record_counts_by_its_patches() -> None:
+    errors, patches = np.array([4.0, 0.0]), np.array([4.0, 12.0])
+    assert means({"val_mse": errors, "patches": patches}) == {"val_mse": 0.25}
