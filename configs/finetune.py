@@ -37,6 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval_every = 200  # steps between two looks at validation
     config.resamples = 1000  # of each bootstrap
     config.seed = 0  # of the untrained model beside it, the bootstraps, the head and the order of records
+    config.cache = "runs/features"  # features for the head that it starts under stay here, shared with configs/probe.py
     config.data = ConfigDict()
     config.data.store = ""  # the prepared store that holds the recordings
     config.data.limit = (

@@ -46,6 +46,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data = ConfigDict()
     c.data.store = ""  # a prepared store, or several of one contract, comma-separated; empty: simulated ECGs
     c.data.folds = "train"  # train, all (every fold but validation), or fold numbers: 0,1,2
+    c.data.fold_column = ""  # which column holds the folds, such as MIMIC-IV-ECG's strat_fold; empty: the store's own
     c.data.limit = 0  # at most so many records, in whole patients; smaller limits are subsets of larger ones; 0: all
     c.data.workers = 1  # threads that read ahead
     c.data.simulated_patients = 800  # how many, where data.store is empty

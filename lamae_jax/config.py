@@ -93,9 +93,9 @@ def evaluation_config(c: dict[str, Any], task: str) -> EvaluationConfig:
     c = dict(c)
     if task == "finetune":
         tuning = {name: c.pop(name) for name in TUNING} | {"seed": c["seed"]}
-        c |= {"mode": "finetune", "batch_size": tuning["batch_size"], "cache": "", "tuning": TuneConfig(**tuning)}
+        c |= {"mode": "finetune", "batch_size": tuning["batch_size"], "tuning": TuneConfig(**tuning)}
     else:
-        c["tuning"] = TuneConfig()
+        c["tuning"] = None
     return EvaluationConfig(icd10=Icd10Rules(**c.pop("icd10")), **c.pop("data"), **c)
 
 

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import sys
 from functools import partial
+from typing import Any
 
 from lamae_jax import __version__
 from lamae_jax.errors import Lost, NotFinite, Stopped, UserError
@@ -72,9 +73,7 @@ def run(arguments: list[str]) -> None:
         from lamae_jax.train.processes import check_alike, start_processes, together
 
         quiet()
-        values = command.config
-        split = values["batch_size"] // max(1, values["accumulate"]) if values["mesh"]["data"] == -1 else 1
-        process = start_processes(named=command.workdir is not None, batch_size=split)
+        process = start_processes(named=command.workdir is not None, batch_size=shared_out(command.config))
         pretraining = together(lambda: config.pretrain_config(command.config))
         with contextlib.ExitStack() as stack:
             workdir = together(lambda: stack.enter_context(claimed(command, process)))
@@ -99,7 +98,7 @@ def run(arguments: list[str]) -> None:
         else:
             work = partial(scaling, config.scaling_config(command.config))
         with claimed(command) as workdir:
-            use_cores(command.config["pretrain"]["batch_size"])
+            use_cores(shared_out(command.config["pretrain"]))
             work(workdir)
     elif command.task == "label_efficiency":
         from lamae_jax.evaluate.study.label_efficiency import label_efficiency
@@ -142,6 +141,12 @@ def run(arguments: list[str]) -> None:
             "prepare, labels, pretrain, probe, finetune, study, scaling, label_efficiency, embed, explain or benchmark"
         )
         raise UserError(f"task={command.task}: must be {tasks}")
+
+
+def shared_out(pretraining: dict[str, Any]) -> int:
+    """The records of a microbatch, which the cores of a CPU may share; 1 where `mesh.data` leaves them one device."""
+    one_device = pretraining["mesh"]["data"] != -1
+    return 1 if one_device else int(pretraining["batch_size"] // max(1, pretraining["accumulate"]))
 
 
 def quiet() -> None:

@@ -144,6 +144,11 @@ def split_by(split: Split, column: str, kept: str = "") -> Split:
     return dataclasses.replace(split, column=column, rule=f"{rule}; {kept}" if kept else rule)
 
 
+def split_stores(stores: Sequence[Store], column: str) -> list[Store]:
+    """The stores split by another fold column of theirs; as they are where `column` is empty."""
+    return [store.with_split(split_by(store.split, column)) if column else store for store in stores]
+
+
 def not_first_of_stay(store: Store) -> np.ndarray:
     """The validation and test records that labels of a stay are not tested on, bool [N]: all but the first ECG of each stay."""
     held_out = np.isin(store.folds, store.split.validation + store.split.test)

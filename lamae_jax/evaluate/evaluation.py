@@ -48,7 +48,7 @@ class EvaluationConfig:
     seed: int
     cache: str
     icd10: Icd10Rules
-    tuning: TuneConfig
+    tuning: TuneConfig | None  # for mode finetune
 
     def __post_init__(self) -> None:
         for field, value, example in (
@@ -102,7 +102,7 @@ def evaluate(config: EvaluationConfig, workdir: Path) -> dict[str, Any]:
     best = max(judged.values(), key=lambda each: each.outcome.prediction.validation)
     both = [*judged.values(), *(yardsticks.values() if model.sha256 else ())]
     write_results(workdir / "results.csv", [ResultSet(task, both)])
-    write_predictions(workdir / "predictions.npz", task, both)
+    write_predictions(workdir / "predictions.npz", [ResultSet(task, both)])
     summary = summarise(task, config.mode, judged, yardsticks, config.resamples, config.seed) | {
         "best_on_validation": best.outcome.readout,
         "pretraining_check": checked,

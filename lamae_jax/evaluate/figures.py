@@ -13,9 +13,12 @@ from lamae_jax.evaluate.statistics import calibration, roc_curve
 from lamae_jax.evaluate.task import Task
 from lamae_jax.signal.paper import save_figure
 
+Subject = tuple[str, str]  # a system, and which of several models of it ("" where there is one)
+
 RED = "#b3202c"
 COLORS = {"lamae": RED, "lamae_e": "#e08a3c", "lamae_e_b": "#c9b037", "scratch": "0.45", "mmvm": "#4a7fb0", "ind_p": "#3f8f5a",
           "ind_s": "0.7"}  # fmt: skip
+MARKERS = "o^sDvP"
 NAMED = 8  # labels with a line of their own in a legend
 
 
@@ -136,20 +139,22 @@ def draw_systems(systems: dict[str, Any], title: str, path: Path) -> None:
     save_figure(figure, path)
 
 
-def draw_curves(curves: dict[str, dict[int, list[float]]], title: str, sizes: str, path: Path) -> None:
-    """Macro AUROC along a size for each system: the mean, the range of draws or seeds shaded. Size 0 is a dashed line across."""
+def draw_curves(curves: dict[Subject, dict[int, list[float]]], title: str, sizes: str, path: Path) -> None:
+    """Macro AUROC along a size for each system: the mean, the range of draws or seeds shaded. Size 0 is a dashed line across.
+
+    Further models of one system have its colour and another marker.
+    """
     figure = Figure(figsize=(5.6, 4.0), layout="constrained")
     axes = figure.subplots()
-    for system, by_size in curves.items():
-        if not by_size:
-            continue
-        color, at = COLORS[system], [size for size in by_size if size]
+    before: list[str] = []
+    for (system, model), by_size in curves.items():
+        color, at, label = COLORS[system], [size for size in by_size if size], f"{SYSTEMS[system]} {model}".rstrip()
+        marker = MARKERS[before.count(system) % len(MARKERS)]
+        before.append(system)
         if 0 in by_size:
-            axes.axhline(float(np.mean(by_size[0])), color=color, linewidth=1, linestyle="--", label=SYSTEMS[system])
+            axes.axhline(float(np.mean(by_size[0])), color=color, linewidth=1, linestyle="--", label=label)
         if at:
-            axes.plot(
-                at, [np.mean(by_size[n]) for n in at], color=color, marker="o", markersize=4, label=SYSTEMS[system]
-            )
+            axes.plot(at, [np.mean(by_size[n]) for n in at], color=color, marker=marker, markersize=4, label=label)
             low, high = ([bound(by_size[n]) for n in at] for bound in (min, max))
             axes.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
     axes.set_xscale("log")

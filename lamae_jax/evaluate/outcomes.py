@@ -35,12 +35,12 @@ MODES = ("linear", "attention", "knn", "finetune")
 @dataclass(frozen=True)
 class Settings:
     """`features`: the folder that keeps frozen features; `batch_size`: records encoded at once; `seed`: of the attention probe;
-    `tuning`: how a model is fine-tuned."""
+    `tuning`: how a model is fine-tuned, in that mode."""
 
     features: Path
     batch_size: int
     seed: int
-    tuning: TuneConfig
+    tuning: TuneConfig | None
 
 
 def outcomes(mode: str, model: Model, task: Task, readouts: tuple[str, ...], settings: Settings) -> list[Outcome]:
@@ -149,6 +149,7 @@ def _tuned(model: Model, task: Task, x: np.ndarray, head: Head, settings: Settin
     examples = [Examples(x[task.part == part], task.values(part)) for part in PARTS[:2]]
     head = _under(head, fit_linear(*examples).logistic)
     tuning = settings.tuning
+    assert tuning is not None
     if not model.sha256:  # nothing was learned yet that low rates would protect
         tuning = dataclasses.replace(tuning, layer_decay=1.0)
     title = f"{system_of(model, head.readout)} {head.readout}"

@@ -1,7 +1,8 @@
 """What a test fold says of predictions: figures with intervals, and the files that every evaluation writes.
 
     results.csv       a line a system, readout and label; the interval is the one by patient
-    predictions.npz   record_ids [n], patient_ids [n], label_names [C], labels [n, C], systems [S], readouts [S], scores [S, n, C]
+    predictions.npz   record_ids [n], patient_ids [n], label_names [C], labels [n, C]; of each prediction systems, seeds (-1: not
+                      known), modes, readouts [S] and scores [S, n, C]
 
 n test records, C learnable labels, S predictions, R resamples.
 """
@@ -180,17 +181,25 @@ def write_results(path: Path, sets: Sequence[ResultSet], more: Sequence[str] = (
     write_csv(path, lines)
 
 
-def write_predictions(path: Path, task: Task, all_judged: Sequence[Judged]) -> None:
-    """predictions.npz, readable without pickle: the chances that the figures were computed from, labels NaN where unknown."""
+def write_predictions(path: Path, sets: Sequence[ResultSet], more: Sequence[str] = ()) -> None:
+    """predictions.npz, readable without pickle: the chances that the figures were computed from, labels NaN where unknown.
+
+    All sets are of one task; what stands in the further columns `more` of their lines stands here under the same names, [S].
+    """
+    task = sets[0].task
     rows = task.rows[task.part == "test"]
-    outcomes = [judged.outcome for judged in all_judged]
+    outcomes = [judged.outcome for each in sets for judged in each.judged]
+    further = {name: [each.more[k] for each in sets for _ in each.judged] for k, name in enumerate(more)}
     arrays = {
         "record_ids": task.store.record_ids[rows].astype(str),
         "patient_ids": task.store.patients[rows].astype(str),
         "label_names": np.array(task.names),
         "labels": task.values("test"),
         "systems": np.array([o.system for o in outcomes]),
+        "seeds": np.array([-1 if o.seed is None else o.seed for o in outcomes]),
+        "modes": np.array([o.mode for o in outcomes]),
         "readouts": np.array([o.readout for o in outcomes]),
+        **{name: np.array(values) for name, values in further.items()},
         "scores": np.stack([o.prediction.chances for o in outcomes]),
     }
     write_with(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))

@@ -156,14 +156,19 @@ def check_not_pretrained(model: Model, task: Task) -> str:
             "the model folder doesn't list its pretraining records: whether the test fold was among them can't be checked"
         )
         return "not possible: the model folder has no pretraining_records.npy"
+    return check_apart(model.pretraining_records, task, "were")
+
+
+def check_apart(pretraining_records: np.ndarray, task: Task, when: str) -> str:
+    """The same of the keys of records that `were` pretrained on, or (`when`) `would be`."""
     store = task.store
     ids = store.record_ids[task.rows[task.part == "test"]].astype(str)
-    seen = sorted(set(ids[np.isin(text_hashes(store.name, ids), model.pretraining_records)].tolist()))
+    seen = sorted(set(ids[np.isin(text_hashes(store.name, ids), pretraining_records)].tolist()))
     if seen:
         more = f" and {len(seen) - 10} more" if len(seen) > 10 else ""
         raise UserError(
-            f"{len(seen)} of {len(set(ids.tolist()))} test records were pretrained on: {', '.join(seen[:10])}{more}; "
-            "pretrain on other folds (data.folds=train)"
+            f"{len(seen)} of {len(set(ids.tolist()))} test records {when} pretrained on: {', '.join(seen[:10])}{more}; "
+            f"pretrain on other folds (data.folds=train of column data.fold_column={store.split.column})"
         )
     return f"passed: none of {len(set(ids.tolist()))} test records was pretrained on"
 

@@ -44,15 +44,15 @@ class TuneConfig:
     a record skips the last block, falling to 0 for the first; `eval_every`: steps between two looks at validation.
     """
 
-    steps: int = 1000
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    layer_decay: float = 0.75
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-    drop_path: float = 0.1
-    eval_every: int = 200
-    seed: int = 0
+    steps: int
+    batch_size: int
+    learning_rate: float
+    layer_decay: float
+    weight_decay: float
+    warmup: float
+    drop_path: float
+    eval_every: int
+    seed: int
 
     def __post_init__(self) -> None:
         if not 0 < self.layer_decay <= 1:

@@ -49,6 +49,7 @@ class PretrainConfig:
     batch_size: int
     store: str
     folds: str
+    fold_column: str
     limit: int
     workers: int
     simulated_patients: int

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from lamae_jax.data.prepare import PrepareConfig, prepare
-from lamae_jax.data.splits import Rows, check_disjoint, train_rows, validation_rows
+from lamae_jax.data.splits import Rows, check_disjoint, split_stores, train_rows, validation_rows
 from lamae_jax.data.store import Store, open_stores
 from lamae_jax.errors import UserError
 from lamae_jax.progress import say
@@ -40,6 +40,7 @@ def open_data(config: PretrainConfig, workdir: Path) -> Data:
     else:
         say("data.store is empty: training on simulated ECGs (name a prepared store with --config.data.store=DIR)")
         stores = simulated(config, workdir)
+    stores = split_stores(stores, config.fold_column)
     problems = contract_differences(stores[0].contract, config.contract)
     if problems:
         raise UserError(f"data.store={stores[0].folder}: {problems}")

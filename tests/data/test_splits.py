@@ -88,3 +88,14 @@ def test_a_split_without_records_is_one_line(tmp_path: Path) -> None:
     prepare(tiny.config(tiny.write_ptb_xl(tmp_path / "source", 4), tmp_path / "store"), tmp_path / "run")
     with pytest.raises(UserError, match=r"no validation record \(strat_fold in \[9\]\)"):
         splits.validation_rows([Store.open(tmp_path / "store")])
+
+
+def test_another_column_of_folds_gives_other_training_records(mimic_store: Path) -> None:
+    store = Store.open(mimic_store)
+    ids = {}
+    for column in ("", "strat_fold"):
+        (split,) = splits.split_stores([store], column)
+        ids[column] = set(split.record_ids[splits.train_rows([split])[0]])
+    assert ids[""] - ids["strat_fold"] == {"103"} and not ids["strat_fold"] - ids[""]
+    with pytest.raises(UserError, match="no column 'fold_2'"):
+        splits.split_stores([store], "fold_2")[0].folds  # noqa: B018

@@ -31,7 +31,8 @@ from lamae_jax.signal.contract import SignalContract
 
 RECORDS, FS, SECONDS = 100, 100, 4.0
 SMALL = preset("nano", width=16, decoder_width=16, encoder_depth=1, latent_depth=1, samples=300, patch=50)
-QUICK = TuneConfig(steps=30, batch_size=16, learning_rate=5e-3, warmup=0.05, eval_every=10)
+QUICK = TuneConfig(steps=30, batch_size=16, learning_rate=5e-3, layer_decay=0.75, weight_decay=0.05, warmup=0.05, drop_path=0.1,
+                   eval_every=10, seed=0)  # fmt: skip
 STATEMENTS = """,description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass
 NORM,normal ECG,1.0,,,NORM,NORM
 IMI,inferior myocardial infarction,1.0,,,MI,IMI

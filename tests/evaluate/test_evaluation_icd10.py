@@ -10,13 +10,12 @@ import pytest
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.evaluation import EvaluationConfig, evaluate
-from lamae_jax.evaluate.tuning import TuneConfig
 
 
 def config(store: Path, **rules: object) -> EvaluationConfig:
     icd10 = Icd10Rules(**({"min_count": 19} | rules))  # type: ignore[arg-type]
     return EvaluationConfig(
-        "random:nano", str(store), "icd10:chapter_ix", "linear", "encoder_mean", 0, 64, 20, 0, "", icd10, TuneConfig()
+        "random:nano", str(store), "icd10:chapter_ix", "linear", "encoder_mean", 0, 64, 20, 0, "", icd10, None
     )
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lamae_jax import __version__
 from lamae_jax.artifact.folder import Model, load_model
 from lamae_jax.data.labels.icd10 import Icd10Rules
+from lamae_jax.data.splits import pretraining_record_keys, split_stores, train_rows
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.outcomes import MODES, Settings, outcomes
 from lamae_jax.evaluate.results import Judged, Outcome, judge, load_outcomes, save_outcomes
-from lamae_jax.evaluate.task import Task, check_contract, system_of
+from lamae_jax.evaluate.task import Task, check_apart, check_contract, system_of
 from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.progress import say
 from lamae_jax.train.pretrain import PretrainConfig, pretrain
@@ -59,14 +62,32 @@ def study_store(config: PretrainConfig, workdir: Path) -> Store:
     return simulated(config, workdir)[0]
 
 
+def check_before(configs: Sequence[PretrainConfig], tasks: Sequence[Task], store: Store) -> list[int]:
+    """Raise UserError where a pretraining would see a test record of a task; returns how many records each will be on."""
+    sizes = []
+    for folds, limit, column in ((config.folds, config.limit, config.fold_column) for config in configs):
+        (split,) = split_stores([store], column)
+        rows = train_rows([split], folds, limit)
+        for task in tasks:
+            check_apart(pretraining_record_keys([split], rows), task, "would be")
+        sizes.append(sum(map(len, rows)))
+    return sizes
+
+
 def pretrained(config: PretrainConfig, store: Store, folder: Path) -> Model:
-    """The model of a pretraining in `folder`, begun, continued or found complete there."""
+    """The model of a pretraining in `folder`, begun, continued or found complete there. Raises UserError where that was on the
+    store as it then was, and it has changed."""
     config = dataclasses.replace(config, store=str(store.folder))
     if not (folder / "summary.json").exists():
         say(f"pretraining {folder.name}")
         folder.mkdir(parents=True, exist_ok=True)
         pretrain(config, folder)
     model = load_model(folder / "model")
+    stores = model.provenance.get("stores")
+    if stores and stores[0]["sha256"] != store.hash:
+        raise UserError(
+            f"{folder}: pretrained on {store.folder} as it was before it was prepared anew; name another --workdir"
+        )
     check_contract(model, store)
     return model
 
@@ -76,13 +97,14 @@ def predicted(
 ) -> list[Outcome]:
     """`outcomes`, kept in a file of `folder` that is named by all that they follow from."""
     key: dict[str, Any] = {
-        "model": model.sha256 or [dataclasses.asdict(model.config), model.provenance],
+        "version": __version__,
+        "model": model.sha256 or [dataclasses.asdict(model.config), dataclasses.asdict(model.inputs), model.provenance],
         "labels": task.name,
         "records": _digest(task.store.hash, task.rows, task.part, task.values("train"), task.values("validation")),
         "mode": mode,
         "readouts": {readout: system_of(model, readout) for readout in readouts},
         "seed": settings.seed,
-        "tuning": dataclasses.asdict(settings.tuning) if mode == "finetune" else None,
+        "tuning": dataclasses.asdict(settings.tuning) if mode == "finetune" and settings.tuning else None,
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{name}.npz"

@@ -11,7 +11,7 @@ import numpy as np
 
 from lamae_jax.artifact.folder import Model
 from lamae_jax.evaluate import report
-from lamae_jax.evaluate.figures import draw_curves
+from lamae_jax.evaluate.figures import Subject, draw_curves
 from lamae_jax.evaluate.outcomes import Settings, chosen_readouts
 from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, heading, image, page, paragraph, ranked, table
 from lamae_jax.evaluate.results import SYSTEMS, Judged, ResultSet, write_predictions, write_results
@@ -23,9 +23,13 @@ from lamae_jax.files import write_json
 
 @dataclass(frozen=True)
 class Point:
-    """One model on one subset: `size` records (of labels or of pretraining), which `draw` of them, and its macro AUROC."""
+    """One model on one subset: `size` records (of labels or of pretraining), which `draw` of them, and its macro AUROC.
+
+    `model` tells several models of one system apart, whose figures are never averaged.
+    """
 
     system: str
+    model: str
     mode: str
     readout: str
     size: int
@@ -55,10 +59,11 @@ def measured(
     draw: int,
     cells: Path,
     settings: Settings,
+    name: str = "",
 ) -> tuple[list[Point], list[Judged]]:
     """One model on one subset: of each mode and system the readout that did best on validation, which alone is scored.
 
-    `asked`: the labels that count, see `macro_over_all`.
+    `asked`: the labels that count, see `macro_over_all`; `name`: what the points call the model.
     """
     points, judged = [], []
     for mode in protocol.modes:
@@ -68,7 +73,7 @@ def measured(
             mine = (outcome for outcome in found if outcome.system == system)
             best = protocol.judge(task, max(mine, key=lambda outcome: outcome.prediction.validation))
             macro = macro_over_all(best, task.learnable, asked)
-            points.append(Point(system, mode, best.outcome.readout, size, draw, macro))
+            points.append(Point(system, name, mode, best.outcome.readout, size, draw, macro))
             judged.append(best)
     return points, judged
 
@@ -80,12 +85,12 @@ def conclude(
     task: Task,
     points: Sequence[Point],
     sets: Sequence[ResultSet],
-    predictions: ResultSet,
+    predictions: Sequence[ResultSet],
     more: dict[str, Any],
 ) -> dict[str, Any]:
     """Write results.csv, predictions.npz, the figures, summary.json (with `more` in it) and report.html; returns the summary."""
     write_results(workdir / "results.csv", sets, words.columns)
-    write_predictions(workdir / "predictions.npz", predictions.task, predictions.judged)
+    write_predictions(workdir / "predictions.npz", predictions, words.columns)
     summary = where(task) | {
         "points": [asdict(point) for point in points],
         "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
@@ -95,7 +100,7 @@ def conclude(
     write_json(workdir / "summary.json", summary)
     parts = [paragraph(SYSTEMS_ARE), report.protocol(task, summary["bootstrap"]), paragraph(words.about)]
     for mode in protocol.modes:
-        curves = {system: curve(points, system, mode) for system in systems_of(points)}
+        curves = curves_of(points, mode)
         figure = workdir / f"figures/{words.file}_{mode}.png"
         draw_curves(curves, f"{mode}, {task.name}", words.sizes, figure)
         parts += [heading(MODES_ARE[mode]), curve_table(points, mode, words.sizes), image(figure, words.shaded)]
@@ -110,27 +115,32 @@ def macro_over_all(judged: Judged, learned: np.ndarray, asked: np.ndarray) -> fl
     return float(np.nanmean([by_label.get(c, 0.5) for c in asked.tolist()]))
 
 
-def curve(points: Sequence[Point], system: str, mode: str) -> dict[int, list[float]]:
-    """The macro AUROCs of a system by size, in the order of the draws."""
-    found: dict[int, list[float]] = {}
-    for point in sorted(points, key=lambda point: (point.size, point.draw)):
-        if (point.system, point.mode) == (system, mode):
-            found.setdefault(point.size, []).append(point.macro)
+def scored(task: Task) -> np.ndarray:
+    """The learnable labels that the test fold shows both signs of, [C']: the others have no figure at any size."""
+    test = task.values("test")
+    return task.learnable[(test == 1).any(axis=0) & (test == 0).any(axis=0)]
+
+
+def curves_of(points: Sequence[Point], mode: str) -> dict[Subject, dict[int, list[float]]]:
+    """The macro AUROCs of each system, and of each of its models, by size in the order of the draws; in the paper's order."""
+    mine = sorted((p for p in points if p.mode == mode), key=lambda p: (p.size, p.draw))
+    subjects = sorted({(p.system, p.model) for p in mine}, key=lambda s: (list(SYSTEMS).index(s[0]), s[1]))
+    found: dict[Subject, dict[int, list[float]]] = {}
+    for system, model in subjects:
+        several = sum(other == system for other, _ in subjects) > 1
+        by_size = found.setdefault((system, model if several else ""), {})
+        for point in mine:
+            if (point.system, point.model) == (system, model):
+                by_size.setdefault(point.size, []).append(point.macro)
     return found
 
 
-def systems_of(points: Sequence[Point]) -> list[str]:
-    """The systems that were measured, in the paper's order."""
-    return [system for system in SYSTEMS if any(point.system == system for point in points)]
-
-
 def curve_table(points: Sequence[Point], mode: str, title: str) -> str:
-    """A row a size, a column a system: the mean of the draws, their range below."""
-    systems = systems_of([point for point in points if point.mode == mode])
-    curves = {system: curve(points, system, mode) for system in systems}
+    """A row a size, a column a system (or model of it): the mean of the draws, their range below."""
+    curves = curves_of(points, mode)
     rows = []
-    for size in sorted({point.size for point in points if point.mode == mode}):
-        values = [curves[system].get(size, [float("nan")]) for system in systems]
+    for size in sorted({size for by_size in curves.values() for size in by_size}):
+        values = [by_size.get(size, [float("nan")]) for by_size in curves.values()]
         below = [f"{min(each):.3f} to {max(each):.3f}" if len(each) > 1 else "" for each in values]
         rows.append([f"{size:,}", *ranked([float(np.mean(each)) for each in values], below)])
-    return table([title, *(SYSTEMS[system] for system in systems)], rows)
+    return table([title, *(f"{SYSTEMS[system]}\n{model}".rstrip() for system, model in curves)], rows)

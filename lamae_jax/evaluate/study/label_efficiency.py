@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from lamae_jax.artifact.folder import Model
 from lamae_jax.data.labels import check_spec
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
-from lamae_jax.evaluate.results import Judged, ResultSet
+from lamae_jax.evaluate.results import ResultSet
 from lamae_jax.evaluate.study.cells import StudyProtocol
-from lamae_jax.evaluate.study.curves import Point, Words, conclude, measured
+from lamae_jax.evaluate.study.curves import Point, Words, conclude, measured, scored
 from lamae_jax.evaluate.task import Task, check_not_pretrained, open_model, open_task, untrained
 from lamae_jax.progress import say
 
@@ -43,7 +43,7 @@ class LabelEfficiencyConfig:
 
 
 def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, Any]:
-    """Write results.csv, predictions.npz (largest subset), summary.json, report.html and a figure; returns the summary."""
+    """Write results.csv, predictions.npz (of the largest subset), summary.json, report.html and a figure; returns the summary."""
     began = time.monotonic()
     protocol, store = config.protocol, Store.open(config.store)
     whole = open_task(config.labels, store, protocol.icd10)
@@ -51,23 +51,25 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
     for model in models:
         check_not_pretrained(model, whole)
     settings = protocol.settings(Path(config.cache or workdir / "features"))
-    subjects = _with_untrained(models, protocol.seed)
+    subjects = _with_untrained(dict(zip(_names(config.models), models, strict=True)), protocol.seed)
+    asked = scored(whole)
     points: list[Point] = []
     sets: list[ResultSet] = []
     for task, size, draw in _subsets(config, store, whole):
-        judged: list[Judged] = []
-        for number, model in enumerate(subjects, 1):
-            say(f"{size} records, draw {draw}: model {number} of {len(subjects)}, {', '.join(protocol.modes)}")
-            reached, best = measured(protocol, model, task, whole.learnable, size, draw, workdir / "cells", settings)
+        for name, model in subjects:
+            say(
+                f"{size} records, draw {draw}: {name}{'' if model.sha256 else ' untrained'}, {', '.join(protocol.modes)}"
+            )
+            reached, best = measured(protocol, model, task, asked, size, draw, workdir / "cells", settings, name)
             points += reached
-            judged += best
-        sets.append(ResultSet(task, judged, (size, draw)))
+            sets.append(ResultSet(task, best, (name, size, task.counts["train"], draw)))
     if not sets:
-        asked = ",".join(map(str, config.sizes))
-        raise UserError(f"sizes={asked}: no subset shows both signs of a label; ask for more records")
+        raise UserError(
+            f"sizes={','.join(map(str, config.sizes))}: no subset shows both signs of a label; ask for more records"
+        )
     words = Words(
         "labels",
-        ("n_train", "draw"),
+        ("model", "size", "n_train", "draw"),
         "labelled training records",
         f"Mean of {config.draws} draws, their range shaded",
         "Label efficiency on",
@@ -78,7 +80,7 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
         "models": {spec: model.sha256 for spec, model in zip(config.models, models, strict=True)},
         "seconds": round(time.monotonic() - began, 2),
     }
-    return conclude(workdir, words, protocol, whole, points, sets, sets[0], more)
+    return conclude(workdir, words, protocol, whole, points, sets, [s for s in sets if s.task is sets[0].task], more)
 
 
 def _subsets(config: LabelEfficiencyConfig, store: Store, whole: Task) -> Iterator[tuple[Task, int, int]]:
@@ -94,7 +96,16 @@ def _subsets(config: LabelEfficiencyConfig, store: Store, whole: Task) -> Iterat
                 say(f"left out: {size} records, draw {draw}: {error}")
 
 
-def _with_untrained(models: list[Model], seed: int) -> list[Model]:
-    """The models, and each architecture untrained, once."""
-    bare = {model.config: untrained(model, seed) for model in models}
-    return [model for model in models if model.sha256] + list(bare.values())
+def _names(specs: Sequence[str]) -> list[str]:
+    """What to call the models: the folder of the run, or, where two runs' folders are called alike, all of what was given."""
+    short = [Path(spec).parent.name if Path(spec).name == "model" else Path(spec).name for spec in specs]
+    return [name if name and short.count(name) == 1 else spec for name, spec in zip(short, specs, strict=True)]
+
+
+def _with_untrained(models: dict[str, Model], seed: int) -> list[tuple[str, Model]]:
+    """The models, and each architecture untrained, once, under the name of the first model that has it."""
+    trained = [(name, model) for name, model in models.items() if model.sha256]
+    bare: dict[object, tuple[str, Model]] = {}
+    for name, model in models.items():
+        bare.setdefault(model.config, (name, untrained(model, seed)))
+    return trained + list(bare.values())

@@ -10,8 +10,8 @@ from typing import Any
 from lamae_jax.artifact.folder import Model
 from lamae_jax.data.labels import check_spec
 from lamae_jax.evaluate.results import ResultSet
-from lamae_jax.evaluate.study.cells import StudyProtocol, pretrained, study_store
-from lamae_jax.evaluate.study.curves import Point, Words, conclude, measured
+from lamae_jax.evaluate.study.cells import StudyProtocol, check_before, pretrained, study_store
+from lamae_jax.evaluate.study.curves import Point, Words, conclude, measured, scored
 from lamae_jax.evaluate.task import check_not_pretrained, open_task, untrained
 from lamae_jax.progress import say
 from lamae_jax.train.pretrain import PretrainConfig
@@ -62,25 +62,24 @@ def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
     protocol = config.protocol
     store = study_store(config.pretrainings[0].config, workdir)
     task = open_task(config.labels, store, protocol.icd10)
+    sizes = check_before([each.config for each in config.pretrainings], [task], store)
     settings = protocol.settings(workdir / "features")
     points: list[Point] = []
     sets: list[ResultSet] = []
 
     def measure(model: Model, size: int, seed: int) -> None:
         say(f"{size} recordings, seed {seed}: {', '.join(protocol.modes)}")
-        reached, judged = measured(protocol, model, task, task.learnable, size, seed, workdir / "cells", settings)
+        reached, judged = measured(protocol, model, task, scored(task), size, seed, workdir / "cells", settings)
         points.extend(reached)
         sets.append(ResultSet(task, judged, (size,)))
 
     models: dict[str, str] = {}
-    for each in config.pretrainings:
+    for each, size in zip(config.pretrainings, sizes, strict=True):
         model = pretrained(each.config, store, workdir / "pretrain" / each.name)
         check_not_pretrained(model, task)
         models[each.name] = model.sha256
         if each.size == config.pretrainings[0].size:  # once a seed
             measure(untrained(model, each.seed), 0, each.seed)
-        assert model.pretraining_records is not None
-        measure(model, len(model.pretraining_records), each.seed)
-    predictions = ResultSet(task, [judged for each in sets for judged in each.judged])
+        measure(model, size, each.seed)
     more = {"models": models, "seconds": round(time.monotonic() - began, 2)}
-    return conclude(workdir, WORDS, protocol, task, points, sets, predictions, more)
+    return conclude(workdir, WORDS, protocol, task, points, sets, sets, more)

@@ -18,7 +18,7 @@ from lamae_jax.evaluate.figures import draw_calibration, draw_roc, draw_systems
 from lamae_jax.evaluate.outcomes import Settings, chosen_readouts
 from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, heading, image, page, paragraph, protocol
 from lamae_jax.evaluate.results import Judged, Outcome, ResultSet, write_predictions, write_results
-from lamae_jax.evaluate.study.cells import StudyProtocol, predicted, pretrained, study_store
+from lamae_jax.evaluate.study.cells import StudyProtocol, check_before, predicted, pretrained, study_store
 from lamae_jax.evaluate.study.tables import (
     COMPARISONS,
     caution,
@@ -86,6 +86,7 @@ def study(config: StudyConfig, workdir: Path) -> dict[str, Any]:
     for task in tasks:
         sizes = ", ".join(f"{count} {part}" for part, count in task.counts.items())
         say(f"{task.name}: {len(task.learnable)} of {len(task.labels.names)} labels, records: {sizes}")
+    check_before([each.config for each in config.pretrainings], tasks, store)
     models = {each: pretrained(each.config, store, workdir / "pretrain" / each.name) for each in config.pretrainings}
     for model in models.values():
         for task in tasks:
@@ -127,7 +128,8 @@ def _on(
     chosen = [
         j for mode in protocol.modes for wide in (True, False) for c in columns(judged, mode, wide) for j in c.seeds
     ]
-    write_predictions(folder / "predictions.npz", task, list({id(each): each for each in chosen}.values()))
+    kept = list({id(each): each for each in chosen}.values())
+    write_predictions(folder / "predictions.npz", [ResultSet(task, kept)])
     seeds: dict[str, list[int]] = {}
     for each in models:
         seeds.setdefault(each.system, []).append(each.seed)

@@ -199,10 +199,11 @@ def test_few_labels_are_nested_and_each_architecture_is_there_untrained(mimic_st
         for size, draw in ((11, 0), (11, 1), (13, 0))
     }
     with open(tmp_path / "run/results.csv", newline="") as file:
-        assert {(line["n_train"], line["draw"]) for line in csv.DictReader(file)} == {
-            ("11", "0"),
-            ("11", "1"),
-            ("13", "0"),
+        # What was asked for, and the whole patients that it gave.
+        assert {(line["size"], line["n_train"], line["draw"]) for line in csv.DictReader(file)} == {
+            ("11", "11", "0"),
+            ("11", "10", "1"),
+            ("13", "13", "0"),
         }
     assert (tmp_path / "run/figures/labels_knn.png").exists() and (tmp_path / "run/report.html").exists()
 
@@ -215,11 +216,70 @@ def test_few_recordings_stand_beside_none(mimic_store: Path, tmp_path: Path, mon
     summary = scaling(config.scaling_config(plain), tmp_path)
     assert {(p["system"], p["size"], p["draw"]) for p in summary["points"]} == {
         ("scratch", 0, 0), ("scratch", 0, 1),
-        *((system, size, seed) for system in ("lamae", "lamae_e") for size in (10, 50) for seed in (0, 1)),
+        *((system, size, seed) for system in ("lamae", "lamae_e") for size in (10, 16) for seed in (0, 1)),
     }  # fmt: skip
     assert (tmp_path / "figures/scaling_linear.png").exists() and "0 recordings: the architecture untrained" in (
         tmp_path / "report.html"
     ).read_text()
+
+
+def test_two_models_of_one_system_are_two_curves(mimic_store: Path, tmp_path: Path) -> None:
+    store = Store.open(mimic_store)
+    for name, width in (("narrow", 16), ("wide", 32)):
+        config_of = preset("nano", width=width, decoder_width=16, encoder_depth=1, latent_depth=1,
+                           samples=store.contract.samples, patch=50)  # fmt: skip
+        bare = untrained(Model({}, config_of, InputConfig(), store.contract, {}, "", None), 1)
+        save_model(tmp_path / name / "model", bare.params, config_of, InputConfig(), store.contract, {}, None)
+    plain = asked("label_efficiency.py", f"--config.models={tmp_path}/narrow/model,{tmp_path}/wide/model",
+                  f"--config.data.store={mimic_store}", "--config.labels=icd10:chapter_ix", "--config.sizes=0",
+                  "--config.modes=knn", "--config.cache=")  # fmt: skip
+    summary = label_efficiency(config.label_efficiency_config(plain), tmp_path / "run")
+    assert {(p["system"], p["model"]) for p in summary["points"]} == {
+        (system, model) for system in ("lamae", "lamae_e", "scratch") for model in ("narrow", "wide")
+    }
+    page = (tmp_path / "run/report.html").read_text()
+    assert "<th>LAMAE<small>narrow</small></th><th>LAMAE<small>wide</small></th>" in page
+    with np.load(tmp_path / "run/predictions.npz") as saved:
+        assert sorted(set(saved["model"].tolist())) == ["narrow", "wide"] and set(saved["modes"].tolist()) == {"knn"}
+        assert len(saved["scores"]) == len(saved["seeds"]) == len(saved["model"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        ("study.py", ["--config.pretrain.data.folds=all"], "test records would be pretrained on: 1"),
+        ("scaling.py", ["--config.pretrain.data.folds=0,19"], "test records would be pretrained on"),
+    ],
+)  # fmt: skip
+def test_a_leak_is_found_before_the_first_pretraining(
+    file: str, fields: list[str], message: str, mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrainings: list[PretrainConfig] = []
+    fakes(monkeypatch, pretrainings)
+    plain = asked(file, f"--config.pretrain.data.store={mimic_store}", *fields)
+    with pytest.raises(UserError, match=message):
+        if file == "study.py":
+            study(config.study_config(plain), tmp_path)
+        else:
+            scaling(config.scaling_config(plain), tmp_path)
+    assert pretrainings == []
+
+
+def test_a_pretraining_on_a_store_that_has_changed_is_not_taken_for_one_on_this(
+    mimic_store: Path, tmp_path: Path
+) -> None:
+    store = Store.open(mimic_store)
+    config_of = (
+        config.study_config(asked("study.py", f"--config.pretrain.data.store={mimic_store}")).pretrainings[0].config
+    )
+    bare = untrained(
+        Model({}, preset("nano", width=16, samples=400, patch=50), InputConfig(), store.contract, {}, "", None), 1
+    )
+    stores = {"stores": [{"name": store.name, "sha256": "another"}]}
+    save_model(tmp_path / "model", bare.params, bare.config, InputConfig(), store.contract, stores, None)
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match="as it was before it was prepared anew; name another --workdir"):
+        cells.pretrained(config_of, store, tmp_path)
 
 
 @pytest.mark.slow

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lamae_jax.data.labels.icd10 import Icd10Rules
+from lamae_jax.data.store import Store
 from lamae_jax.evaluate.report import ranked
 from lamae_jax.evaluate.results import Judged, Outcome
-from lamae_jax.evaluate.study.curves import Point, curve, curve_table, macro_over_all
+from lamae_jax.evaluate.study.curves import Point, curve_table, curves_of, macro_over_all, scored
 from lamae_jax.evaluate.study.tables import Column, columns, label_rows, versus
-from lamae_jax.evaluate.task import Prediction
+from lamae_jax.evaluate.task import Prediction, open_task
 
 
 def judged(
@@ -97,10 +101,21 @@ def test_a_label_that_a_subset_cannot_show_counts_as_chance() -> None:
     assert macro_over_all(two, np.array([3, 5]), np.array([1, 3, 5, 7])) == pytest.approx((0.7 + 0.9 + 0.5 + 0.5) / 4)
 
 
+def test_a_label_that_the_test_fold_shows_one_sign_of_counts_at_no_size(mimic_store: Path) -> None:
+    """Else it would be left out where it was learned, and count as chance where it was not."""
+    task = open_task("icd10:chapter_ix", Store.open(mimic_store), Icd10Rules(min_count=19))
+    values = np.zeros((int((task.part == "test").sum()), 2))
+    values[0, 1] = 1
+    labels = dataclasses.replace(task.labels, matrix=np.zeros((task.store.size, 2), np.float32))
+    labels.matrix[task.rows[task.part == "test"]] = values
+    assert scored(dataclasses.replace(task, labels=labels, learnable=np.array([0, 1]))).tolist() == [1]
+
+
 def test_a_curve_is_by_size_and_draw() -> None:
     points = [
-        Point("lamae", "linear", "la_cls", size, draw, size / 100 + draw) for size, draw in [(30, 1), (10, 0), (30, 0)]
+        Point("lamae", "", "linear", "la_cls", size, draw, size / 100 + draw)
+        for size, draw in [(30, 1), (10, 0), (30, 0)]
     ]
-    assert curve(points, "lamae", "linear") == {10: [0.1], 30: [0.3, 1.3]}
-    assert curve(points, "lamae", "knn") == {}
+    assert curves_of(points, "linear") == {("lamae", ""): {10: [0.1], 30: [0.3, 1.3]}}
+    assert curves_of(points, "knn") == {}
     assert "<td>30</td><td><b>0.800</b><small>0.300 to 1.300</small></td>" in curve_table(points, "linear", "records")
