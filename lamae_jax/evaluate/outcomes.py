@@ -7,6 +7,7 @@ frozen tokens (`attention`), and training end to end (`finetune`). What is to be
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +50,8 @@ def outcomes(mode: str, model: Model, task: Task, readouts: tuple[str, ...], set
         return [_attention(model, task, settings)]
     features = _features(model, task, readouts, settings)
     if mode == "finetune":
-        return [_tuned(model, task, x, head, settings) for x, head in features.values()]
-    return [_frozen(mode, model, task, x, head) for x, head in features.values()]
+        return [_tuned(model, task, x, head, settings) for x, head in features]
+    return [_frozen(mode, model, task, x, head) for x, head in features]
 
 
 def chosen_readouts(model: ModelConfig, mode: str, readout: str) -> tuple[str, ...]:
@@ -101,13 +102,15 @@ def _outcome(
 
 def _features(
     model: Model, task: Task, readouts: tuple[str, ...], settings: Settings
-) -> dict[str, tuple[np.ndarray, Head]]:
-    """Standardised features [N, F] of the task's records by readout, each with a silent head that standardises so."""
+) -> Iterator[tuple[np.ndarray, Head]]:
+    """Standardised features [N, F] of the task's records for each readout, with a head of zeros that standardises so.
+
+    One readout at a time: the widest of an archive fills a large machine's memory by itself.
+    """
     kept = model.config.readouts  # all at once: another run may ask for the others
     title = system_of(model, readouts[0])
     features = cached_features(settings.features, model, task.store, task.rows, kept, settings.batch_size, title)
     train, available = task.part == "train", task.store.available[task.rows]
-    found = {}
     for readout in readouts:
         x = features[readout][np.arange(len(task.rows))]
         fill = np.zeros(x[0].size)
@@ -119,9 +122,7 @@ def _features(
         labels = len(task.names)
         silent = (np.zeros((x.shape[1], labels)), np.zeros(labels))
         kernel, bias, mean, scale, fill = (array.astype(np.float32) for array in (*silent, mean, scale, fill))
-        head = Head(readout, task.names, kernel, bias, mean, scale, fill)
-        found[readout] = (x, head)
-    return found
+        yield x, Head(readout, task.names, kernel, bias, mean, scale, fill)
 
 
 def _under(head: Head, logistic: Logistic) -> Head:
