@@ -133,7 +133,7 @@ def check_disjoint(stores: Sequence[Store], **parts: Rows) -> None:
 
 def name_hint(*sources: str) -> str:
     """What a message about ids that were met twice adds: equal ids of equally named sources are taken for the same."""
-    return f"; if these are other people's of another source called {' or '.join(sources)}, prepare it with a --config.name of its own"
+    return f"; if they are of another source called {' or '.join(sources)}, prepare it with a --config.name of its own"
 
 
 def on_two_sides(parts: Mapping[str, set[tuple[str, str]]]) -> list[str]:

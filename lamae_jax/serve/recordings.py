@@ -5,7 +5,6 @@ N recordings, L leads of the contract, S samples of it.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,10 +107,7 @@ def _counts_bytes(contract: SignalContract) -> int:
 
 def check_store(store: Store, contract: SignalContract) -> None:
     """Raise UserError naming each field in which the store's contract is not the model's; stored records may be longer."""
-    theirs = store.contract
-    if theirs.seconds >= contract.seconds:
-        theirs = dataclasses.replace(theirs, seconds=contract.seconds)
-    differences = contract.differences(theirs, theirs="store", ours="model")
+    differences = contract.differences_from_stored(store.contract)
     if differences:
         raise UserError(
             f"store {store.folder} and model differ in their signal contract: {'; '.join(differences)}; "
