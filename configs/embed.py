@@ -7,11 +7,10 @@ Into the run's folder go embeddings.parquet (or .npz), rejected.csv (recordings 
 summary.json. Safe to kill: the same command goes on. All devices are used.
 """
 
-import os
-
 from ml_collections import ConfigDict
 
 from lamae_jax.command import no_variant
+from lamae_jax.machine import cores
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -27,5 +26,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.readout = ""  # la_cls, la_mean, encoder_mean or encoder_concat; empty: what `embed` in Python calls cls
     config.format = "parquet"  # or npz
     config.batch_size = 64  # records encoded at once, shared by the devices: speed alone
-    config.workers = len(os.sched_getaffinity(0))  # processes that read and filter the records of a source
+    config.workers = cores()  # processes that read and filter the records of a source
     return config

@@ -1,4 +1,4 @@
-"""Explain: what a model looks at, and what it stands.
+"""Explain: what a model looks at, and what it withstands.
 
     python -m lamae_jax.main --config=configs/explain.py --config.model=runs/NAME/model --config.data.store=DIR \\
         --config.labels=ptbxl:super

@@ -3,16 +3,16 @@
     python -m lamae_jax.main --config=configs/prepare.py:SOURCE --config.source=DIR --config.store=DIR
 
 SOURCE is mimic_iv_ecg, ptb_xl, wfdb (any folder of WFDB records), arrays (.npy, .npz, .h5 and a CSV of metadata) or simulated.
-Safe to kill and to run again. What could not be used is in STORE/rejected.csv, with the reason. Rates: docs/results.md.
+Safe to kill and to run again. What could not be used is in STORE/rejected.csv, with the reason. Rates: docs/speed.md.
 On a cluster: one job for each i with --config.shard=i/n, then one with --config.merge=true (launch/prepare_array.sh).
 """
 
 import difflib
-import os
 
 from ml_collections import ConfigDict
 
 from lamae_jax.errors import UserError
+from lamae_jax.machine import cores
 
 SOURCES = ("mimic_iv_ecg", "ptb_xl", "wfdb", "arrays", "simulated")
 
@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.seconds = 10.0  # shorter recordings are rejected
     c.band = "highpass_0.5"  # or none
     c.long = "crop"  # longer recordings: crop (the middle) or windows (consecutive, each a record)
-    c.workers = len(os.sched_getaffinity(0))  # processes; the store is the same for any number
+    c.workers = cores()  # processes; the store is the same for any number
     c.max_bad_fraction = 0.02  # more unreadable records than this is an error; absent ones don't count
     c.allow_upsampling = False  # take recordings of a lower rate than fs
     c.verify_only = False  # check the store's checksums and do nothing else

@@ -22,6 +22,10 @@ from lamae_jax.config import flat, resolve
 from lamae_jax.errors import UserError
 
 DEFAULT = "configs/pretrain.py"
+# Fields, or whole sections, that say how a run is computed and written, not what comes out; also those of a study's `pretrain`.
+HOW = ("mesh", "checkpoint", "data.workers", "workers", "log_every", "cache")
+# More of them, by task: elsewhere the field of that name does decide.
+HOW_OF = {"embed": ("batch_size",)}
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,22 @@ class Command:
 
     @property
     def folder(self) -> Path:
-        """Where the run goes: the workdir named, or one that follows from the config, so that the same command resumes."""
+        """Where the run goes: the workdir named, or one that follows from what decides its result, so that the same command
+        resumes, on a machine of other cores and devices too."""
         if self.workdir is not None:
             return Path(self.workdir)
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:8]
+        deciding = {name: value for name, value in flat(self.config).items() if decides_result(self.task, name)}
+        digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
         name = "-".join([self.task, *self.variant.split(",")]).rstrip("-")
         return Path("runs") / f"{name}-{digest}"
+
+
+def decides_result(task: str, field: str) -> bool:
+    """Whether what comes out of a task depends on a field, by its full name (`pretrain.mesh.data`). A run may go on with the
+    others changed."""
+    name = field.removeprefix("pretrain.")
+    how = HOW + (HOW_OF[task] if task in HOW_OF else ())
+    return not any(name == each or name.startswith(f"{each}.") for each in how)
 
 
 def read_command(arguments: list[str]) -> Command:

@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lamae_jax.command import Command
+from lamae_jax.command import Command, decides_result
 from lamae_jax.config import flat
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
 
-# A run may go on with these changed: they decide how it is computed and written, not what comes out.
-MAY_CHANGE = ("mesh.", "data.workers", "checkpoint.", "log_every", "workers", "cache")
 # What a claimed folder holds before its run has made anything.
 OWN = (".lock", "config.json")
 
@@ -56,7 +54,7 @@ def claimed(command: Command, process: int = 0) -> Iterator[Path]:
 
 
 def compare(folder: Path, ours: dict[str, Any]) -> None:
-    """Refuse a folder that holds a run of another config."""
+    """Refuse a folder that holds a run of another config; what does not decide the result may differ."""
     path = folder / "config.json"
     if not path.exists():
         return
@@ -68,7 +66,7 @@ def compare(folder: Path, ours: dict[str, Any]) -> None:
         ) from None
     mine = flat(ours)
     for name in sorted(theirs.keys() | mine.keys()):
-        if name.startswith(MAY_CHANGE):
+        if not decides_result(ours["task"], name):
             continue
         old, new = (values[name] if name in values else "absent" for values in (theirs, mine))
         if old != new:

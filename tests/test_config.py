@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lamae_jax import config
-from lamae_jax.command import Command, fields_of, load_config, read_command
+from lamae_jax.command import Command, decides_result, fields_of, load_config, read_command
 from lamae_jax.config import flat
 from lamae_jax.errors import UserError
 from lamae_jax.main import main
-from lamae_jax.workdir import claimed
+from lamae_jax.workdir import claimed, compare
 
 PRETRAIN = "--config=configs/pretrain.py"
 
@@ -90,6 +90,56 @@ def test_without_a_workdir_the_folder_follows_from_the_config() -> None:
 
 
 @pytest.mark.parametrize(
+    "task, fields",
+    [
+        ("pretrain", "mesh.data=4 mesh.fsdp=2 data.workers=3 checkpoint.every=7 checkpoint.keep=5 log_every=9"),
+        ("study", "pretrain.mesh.data=4 pretrain.data.workers=3 pretrain.checkpoint.keep=5 pretrain.log_every=9"),
+        ("scaling", "pretrain.mesh.tensor=2 pretrain.checkpoint.every=7"),
+        ("prepare:wfdb", "workers=77"),
+        ("embed", "workers=77 batch_size=5"),
+        ("probe", "cache=elsewhere"),
+        ("label_efficiency", "cache=elsewhere"),
+    ],
+)
+def test_on_other_cores_devices_or_disks_the_same_command_finds_its_run_again(task: str, fields: str) -> None:
+    name, _, variant = task.partition(":")
+    config_file = f"--config=configs/{name}.py" + (f":{variant}" if variant else "")
+    here = read_command([config_file]).folder
+    for field in fields.split():
+        assert read_command([config_file, f"--config.{field}"]).folder == here, field
+
+
+@pytest.mark.parametrize(
+    "task, field",
+    [
+        ("pretrain", "batch_size=8"),
+        ("finetune", "batch_size=8"),
+        ("study", "pretrain.batch_size=8"),
+        ("study", "pretrain.data.limit=8"),
+        ("pretrain", "eval_every=7"),
+        ("embed", "format=npz"),
+    ],
+)
+def test_what_decides_the_result_decides_the_folder(task: str, field: str) -> None:
+    config_file = f"--config=configs/{task}.py"
+    assert read_command([config_file, f"--config.{field}"]).folder != read_command([config_file]).folder
+
+
+def test_a_field_that_only_begins_like_one_of_speed_decides_the_result() -> None:
+    assert not decides_result("prepare", "workers")
+    for name in (
+        "workers_foo",
+        "meshes.data",
+        "mesh_shape",
+        "cached",
+        "data.workers_foo",
+        "data.cache",
+        "a.pretrain.cache",
+    ):
+        assert decides_result("pretrain", name), name
+
+
+@pytest.mark.parametrize(
     "arguments, words",
     [
         (["--config.stepz=3"], "--config.stepz=3: no such field; did you mean steps?"),
@@ -148,6 +198,16 @@ def test_a_workdir_keeps_its_config_but_may_be_run_another_way(tmp_path: Path) -
         assert json.loads((folder / "config.json").read_text())["mesh"] == {"data": 4}
     with pytest.raises(UserError, match="steps=3, this one has steps=4"), claimed(command(steps=4)):
         pass
+
+
+def test_a_study_goes_on_with_its_pretrainings_on_another_mesh(tmp_path: Path) -> None:
+    def command(field: str) -> Command:
+        return read_command(["--config=configs/study.py", f"--workdir={tmp_path}", f"--config.{field}"])
+
+    with claimed(command("pretrain.mesh.data=-1")):
+        pass
+    with claimed(command("pretrain.mesh.data=4")), pytest.raises(UserError, match="pretrain.steps=600, .*=601"):
+        compare(tmp_path, {"task": "study", "variant": "simulated", **command("pretrain.steps=601").config})
 
 
 def test_reading_a_probes_config_leaves_it_whole_so_that_another_store_gets_another_folder() -> None:

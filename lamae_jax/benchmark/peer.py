@@ -22,6 +22,7 @@ from lamae_jax.benchmark.step import OPTIMIZER, Case, machine, noise_records, pe
 from lamae_jax.benchmark.suite import BenchmarkConfig
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_json
+from lamae_jax.machine import cores
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import init_params
 from lamae_jax.model.masking import MaskConfig
@@ -87,7 +88,7 @@ def pytorch() -> tuple[Any, str]:
         return torch, "cuda"
     if backend != "cpu":
         raise UserError(f"jax runs on {backend}, where this PyTorch does not; JAX_PLATFORMS=cpu compares on the CPU")
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     return torch, "cpu"
 
 

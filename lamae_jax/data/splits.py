@@ -122,10 +122,18 @@ def check_disjoint(stores: Sequence[Store], **parts: Rows) -> None:
     )
     if clashes:
         more = f" and {len(clashes) - 10} more" if len(clashes) > 10 else ""
+        called = [store.name for store in stores]
+        shared = sorted({name for name in called if called.count(name) > 1})
         raise UserError(
             f"{names(stores)}: patients on two sides of the split: {', '.join(clashes[:10])}{more}; "
             f"columns {', '.join(sorted({store.split.column for store in stores}))}"
+            + (name_hint(*shared) if shared else "")
         )
+
+
+def name_hint(*sources: str) -> str:
+    """What a message about ids that were met twice adds: equal ids of equally named sources are taken for the same."""
+    return f"; if they are of another source called {' or '.join(sources)}, prepare it with a --config.name of its own"
 
 
 def on_two_sides(parts: Mapping[str, set[tuple[str, str]]]) -> list[str]:

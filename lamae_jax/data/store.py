@@ -3,7 +3,7 @@
     manifest.json         format, contract, split, counts, checksums; written last, so that its presence means "complete"
     shards/00000.npy ...  int16 [n_i, L, S], 1 uV a count; shard i holds source records [4096 i, 4096 (i + 1)) less the rejected
     records.parquet       one row a stored waveform, in shard order
-    labels/*.csv          the source's label tables whole, with a last column `has_waveform`
+    labels/*.csv          the source's label tables whole; those of one row a record with a last column `has_waveform`
     rejected.csv          what could not be used and why
 
 N stored waveforms, L leads, S samples.

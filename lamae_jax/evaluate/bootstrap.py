@@ -15,7 +15,6 @@ and the result is exact. Intervals: Davison and Hinkley, Bootstrap Methods and t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from lamae_jax.errors import NotFinite
+from lamae_jax.machine import cores
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -65,7 +65,7 @@ def resampled_aurocs(
                     out[s, block, c] = label.aurocs(weights)
 
     # The sparse product and numpy let other threads run, and every block has places of its own in `out`.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         list(pool.map(work, range(0, resamples, BLOCK)))
     return out
 

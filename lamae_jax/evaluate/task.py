@@ -16,7 +16,15 @@ from lamae_jax.artifact.folder import Model, load_model
 from lamae_jax.data.labels import load_labels, split_for
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.labels.table import Labels
-from lamae_jax.data.splits import check_disjoint, limited, test_rows, text_hashes, train_rows, validation_rows
+from lamae_jax.data.splits import (
+    check_disjoint,
+    limited,
+    name_hint,
+    test_rows,
+    text_hashes,
+    train_rows,
+    validation_rows,
+)
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.model.inputs import InputConfig
@@ -139,10 +147,7 @@ def untrained(model: Model, seed: int) -> Model:
 
 def check_contract(model: Model, store: Store) -> None:
     """Raise UserError naming each field in which the store's contract is not the model's; stored records may be longer."""
-    ours, theirs = model.contract, store.contract
-    if theirs.seconds >= ours.seconds:
-        theirs = dataclasses.replace(theirs, seconds=ours.seconds)
-    found = ours.differences(theirs, theirs="store", ours="model")
+    found = model.contract.differences_from_stored(store.contract)
     if found:
         raise UserError(f"model and store differ in their signal contract: {'; '.join(found)}")
 
@@ -168,7 +173,7 @@ def check_apart(pretraining_records: np.ndarray, task: Task, when: str) -> str:
         more = f" and {len(seen) - 10} more" if len(seen) > 10 else ""
         raise UserError(
             f"{len(seen)} of {len(set(ids.tolist()))} test records {when} pretrained on: {', '.join(seen[:10])}{more}; "
-            f"pretrain on other folds (data.folds=train of column data.fold_column={store.split.column})"
+            f"pretrain on other folds (data.folds=train of column data.fold_column={store.split.column}){name_hint(store.name)}"
         )
     return f"passed: none of {len(set(ids.tolist()))} test records was pretrained on"
 

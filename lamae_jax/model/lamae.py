@@ -98,7 +98,7 @@ class LAMAE(nn.Module):
         if noise is not None:
             mean, log_variance = self._posterior(seen)
             sample = mean + jnp.exp(0.5 * log_variance) * noise.astype(mean.dtype)
-        place = _places(masks, self.config.patches)
+        place = places(masks, self.config.patches)
         source = inverse_of(place, leads * self.config.patches)
 
         def at_its_place(tokens: jax.Array) -> jax.Array:
@@ -121,7 +121,7 @@ class LAMAE(nn.Module):
         encoder = seen.reshape(records, leads, self.config.patches, -1)
         if not self.config.latent_depth:
             return Tokens(lead_cls, encoder, None, None, None)
-        place = _places(masks, self.config.patches)
+        place = places(masks, self.config.patches)
         cls, la_leads, la = self._latent(lead_cls, seen, place, available, latent)
         return Tokens(lead_cls, encoder, cls, la_leads, la.reshape(encoder.shape))
 
@@ -171,7 +171,7 @@ class LAMAE(nn.Module):
     ) -> jax.Array:
         """From what E gave to every patch of every lead, or of the leads `decoded`."""
         records, leads, _ = lead_cls.shape
-        place = _places(masks, self.config.patches)  # [B, (L-n)K] into L*T
+        place = places(masks, self.config.patches)  # [B, (L-n)K] into L*T
         cls, lead_cls, tokens, place = self._mix(lead_cls, seen, place, masks.kept, available)
 
         # What D reads crosses to its width first, so that the mask token and the selection live in the narrower one.
@@ -223,7 +223,7 @@ class LAMAE(nn.Module):
         return self.latent_attention(lead_cls, tokens, place % patches, shown, keep)
 
 
-def _places(masks: Masks, patches: int) -> jax.Array:
+def places(masks: Masks, patches: int) -> jax.Array:
     """`[B, (L-n)K]`: where each visible patch stands among the record's L*T."""
     return (masks.leads[..., None] * patches + masks.visible).reshape(masks.visible.shape[0], -1)
 

@@ -3,6 +3,20 @@
 The sense of every mask here: an index in `visible` or `kept` is *shown*; `hidden_patches` is True where a patch must be
 reconstructed. Each record of a batch draws its own masks. The draw depends on the key alone, so it is the same for any
 number of devices.
+
+An example: one record of L = 2 leads of T = 4 patches, of which alpha_E = .5 shows K = 2; alpha_LA = .25 keeps M = 3 of the 4
+tokens that are shown.
+
+    leads           [[0, 1]]                          both leads show patches
+    visible         [[[0, 3], [1, 2]]]                lead 0 its patches 0 and 3, lead 1 its 1 and 2: tokens 0, 1, 2, 3
+    kept            [[0, 2, 3]]                       token 1, lead 0's patch 3, does not enter latent attention
+    hidden_patches  [[[0, 1, 1, 0], [1, 0, 0, 1]]]    the loss is over the ones; not over token 1, which E has seen
+
+The model (lamae.py) counts patches through the record: patch t of lead l has place l T + t, one of 8.
+
+    place           [[0, 3, 5, 6]]                    of the tokens shown
+    kept_place      [[0, 5, 6]]                       of those that latent attention gives to the decoder
+    source          [[0, 3, 3, 3, 3, 1, 2, 3]]        which of these stands at each of the 8 places; 3 = none, a mask token
 """
 
 from __future__ import annotations

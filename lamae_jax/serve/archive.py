@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -110,12 +111,10 @@ class Encoder:
 
 
 def embed_archive(config: EmbedConfig, workdir: Path) -> dict[str, Any]:
-    """Embed everything; returns what summary.json holds. Raises UserError before any encoding for what can't be embedded,
-    Stopped after SIGTERM."""
+    """Embed everything; returns what summary.json holds. Raises UserError before any encoding for what can't be embedded or
+    was embedded here from another model or other recordings, after it where every recording was rejected; Stopped after SIGTERM.
+    """
     begun = time.monotonic()
-    if (workdir / "summary.json").exists():
-        say(f"{workdir} holds these embeddings, complete; nothing to do")
-        return json.loads((workdir / "summary.json").read_text())
     model = load_model(config.model)
     readout = config.readout or summary_readout(model.config)
     model.config.check_readout(readout)
@@ -127,9 +126,16 @@ def embed_archive(config: EmbedConfig, workdir: Path) -> dict[str, Any]:
         total, size, what = origin.size, STORE_PART, origin.hash
     else:
         total, size, what = len(origin.entries), shards.RECORDS_PER_SHARD, fingerprint(origin)
+    asked = {"model": model.sha256, "readout": readout, "of": what}
+    finished = workdir / "summary.json"
+    if finished.exists():
+        theirs = json.loads(finished.read_text())
+        compare(workdir, theirs, asked)
+        say(f"{workdir} holds these embeddings, complete; nothing to do")
+        return theirs
     say(f"embedding {total} recordings ({readout}, {jax.device_count()} x {jax.devices()[0].device_kind})")
     parts = workdir / "parts"
-    claim(parts, {"model": model.sha256, "readout": readout, "of": what})
+    claim(parts, asked)
     files = [parts / f"{k:05d}.npz" for k in range(-(-total // size))]
     todo = [k for k, file in enumerate(files) if not file.exists()]
     progress = Progress(
@@ -144,11 +150,13 @@ def embed_archive(config: EmbedConfig, workdir: Path) -> dict[str, Any]:
             recipe = shards.Recipe(origin, model.contract, "crop", allow_upsampling=True)
             make_source_parts(recipe, config.workers, todo, files, encoder, leads, progress)
         progress.close()
+        # First what could not be used: where that is everything, it is all there is to tell.
+        rejected = [line for part in files for line in read_part(part)[2]]
+        write_csv(workdir / "rejected.csv", [["path", "record_id", "reason", "detail"], *rejected])
+        refuse_all_rejected(config, rejected, total, workdir / "rejected.csv")
         facts = {"model": model.sha256, "readout": readout, "contract": model.contract.to_dict()}
         file = workdir / f"embeddings.{config.format}"
         (write_parquet if config.format == "parquet" else write_npz)(file, files, facts)
-        rejected = [line for part in files for line in read_part(part)[2]]
-        write_csv(workdir / "rejected.csv", [["path", "record_id", "reason", "detail"], *rejected])
     seconds = time.monotonic() - begun
     summary = facts | {
         "file": file.name, "recordings": total - len(rejected), "rejected": len(rejected), "of": what,
@@ -164,11 +172,26 @@ def claim(parts: Path, facts: dict[str, Any]) -> None:
     """Hold what was begun there to the same model and recordings: a folder can change while a run is interrupted."""
     record = parts / "of.json"
     if record.exists():
-        theirs = json.loads(record.read_text())
-        for name, value in facts.items():
-            if theirs[name] != value:
-                raise UserError(f"{parts}: begun with {name} {theirs[name]}, now it is {value}; name another --workdir")
+        compare(parts, json.loads(record.read_text()), facts)
     write_json(record, facts)
+
+
+def compare(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raise UserError with both values where what stands at the paths of the config is no longer what a folder was begun with."""
+    for name, value in ours.items():
+        if theirs[name] != value:
+            called = "recordings" if name == "of" else name
+            raise UserError(f"{folder}: begun with {called} {theirs[name]}, now it is {value}; name another --workdir")
+
+
+def refuse_all_rejected(config: EmbedConfig, rejected: list[list[str]], total: int, listed: Path) -> None:
+    """Raise UserError with the commonest reason where not one of `total` recordings could be used."""
+    if len(rejected) < max(total, 1):
+        return
+    reason, times = Counter(line[2] for line in rejected).most_common(1)[0]
+    raise UserError(
+        f"source={config.source}: all {total} recordings were rejected, {times} of them for {reason}; {listed} says more of each"
+    )
 
 
 def make_store_parts(

@@ -1,4 +1,4 @@
-"""What a model looks at and what it stands, as a page: of a cohort of labelled records, or of one record.
+"""What a model looks at and what it withstands, as a page: of a cohort of labelled records, or of one record.
 
 What is done is in explain_cohort.py and explain_record.py.
 """

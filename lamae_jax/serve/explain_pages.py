@@ -39,7 +39,7 @@ def cohort_page(
             + left_out(explained["left_out_for_a_missing_lead"])
         ),
         paragraph(PROBE),
-        heading("What the model stands"),
+        heading("What the model withstands"),
         image(figures / "robustness.png", "AUROC of each label under each alteration; shaded: what is lost"),
         cost_table(matrix),
         paragraph(

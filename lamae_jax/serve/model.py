@@ -90,9 +90,8 @@ class EcgModel(Model):
         units: str | Sequence[str] | None = None,
     ) -> Embedding:
         """CLS, lead and patch tokens of each recording, nothing hidden. Raises UserError, and NotFinite for broken parameters."""
-        prepared = prepare_recordings(ecg, fs, leads, units, self.contract)
-        n, shape = len(prepared.counts), self.config
-        check_memory(4 * n * shape.leads * shape.patches * shape.width)
+        tokens = 4 * self.config.leads * self.config.patches * self.config.width  # bytes, of each recording
+        prepared = prepare_recordings(ecg, fs, leads, units, self.contract, tokens)
 
         def run(counts: jax.Array, available: jax.Array) -> dict[str, jax.Array]:
             return embed_counts(self.on_device, counts, available, config=self.config, inputs=self.inputs)
@@ -144,7 +143,8 @@ class EcgModel(Model):
         completed. Raises UserError, also for a model that predicts patches without their amplitude.
         """
         self._check_reconstructs()
-        prepared = prepare_recordings(ecg, fs, leads, units, self.contract)
+        made = (4 + 4 + 1) * self.config.leads * self.config.samples  # bytes: signal, observed, hidden
+        prepared = prepare_recordings(ecg, fs, leads, units, self.contract, made)
         shown = prepared.available & ~self._named(hide or ())
         if not shown.any(axis=1).all():
             raise UserError(
@@ -236,16 +236,6 @@ def in_batches(run: Callable[..., dict[str, jax.Array]], *arrays: Any) -> dict[s
         part = jax.device_get(run(*jax.tree.map(lambda whole, rows=rows: jnp.asarray(whole[rows]), arrays)))
         out.append({name: values[: n - first] for name, values in part.items()})
     return {name: np.concatenate([part[name] for part in out]) for name in out[0]} if len(out) > 1 else out[0]
-
-
-def check_memory(size: int) -> None:
-    """Refuse tokens that would fill the machine's memory."""
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    if size > most:
-        raise UserError(
-            f"embed: the tokens take {size / 1e9:.1f} GB, half of the memory is {most / 1e9:.1f}; "
-            "embed fewer at once, or use configs/embed.py, which writes one vector a recording"
-        )
 
 
 def _masks(shown: np.ndarray, numbers: np.ndarray, patches: int, mask: MaskConfig | None) -> Masks:

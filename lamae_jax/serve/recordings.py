@@ -5,7 +5,6 @@ N recordings, L leads of the contract, S samples of it.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,14 +19,17 @@ from lamae_jax.data.store import MANIFEST, Store
 from lamae_jax.errors import UserError
 from lamae_jax.signal.contract import Conditioned, SignalContract, SignalError, condition, cut
 from lamae_jax.signal.leads import STANDARD_LEADS, canonical_lead
+from lamae_jax.signal.quality import fill_gaps
 
 Ecg = np.ndarray | str | os.PathLike[str] | Sequence[Any] | Store
 
 # From the 1st to the 99th percentile of a lead, uV. 14,170 recordings of PTB-XL: .2 to 3.8 mV in the middle lead of each,
 # .5 to 13 mV in its largest, .07 mV in the smallest of all leads.
 _TOO_LARGE, _TOO_SMALL = 20_000, 50
-# Flags of signal/quality.py that are worth a word to whoever embeds a recording: the others are as they should be.
-_TOLD = ("lead_nan", "lead_gap", "lead_flat", "gap_filled", "clipped", "saturated")
+# Flags of signal/quality.py that are worth a word to whoever embeds a recording: the others are as they should be. First those
+# of a lead that is in the recording and can't be used, told with its name.
+_LOST = ("lead_nan", "lead_gap", "lead_flat")
+_TOLD = ("gap_filled", "clipped", "saturated")
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,25 @@ class Prepared:
 
 def prepare_recordings(
     ecg: Ecg, fs: float | Sequence[float] | None, leads: Sequence[Any] | None, units: str | Sequence[str] | None,
-    contract: SignalContract,
+    contract: SignalContract, bytes_each: int = 0,
 ) -> Prepared:  # fmt: skip
-    """Bring `ecg` (see serve/model.py, EcgModel.embed) into `contract`. Raises UserError, which names the recording."""
+    """Bring `ecg` (see serve/model.py, EcgModel.embed) into `contract`. `bytes_each` is what will be made of each recording.
+
+    Raises UserError, which names the recording, or the store; before it is read where it would fill the memory.
+    """
     if isinstance(ecg, str | os.PathLike) and (Path(ecg) / MANIFEST).exists():
         ecg = Store.open(Path(ecg))
     if isinstance(ecg, Store):
         _refuse_given(fs, leads, units, "a store")
-        return from_store(ecg, np.arange(ecg.size), contract)
+        return from_store(ecg, contract, bytes_each)
     paths = [ecg] if isinstance(ecg, str | os.PathLike) else ecg
     if isinstance(paths, list | tuple) and paths and all(isinstance(path, str | os.PathLike) for path in paths):
         _refuse_given(fs, leads, units, "WFDB records")
+        check_memory(len(paths), bytes_each + _counts_bytes(contract))
         recordings = [(f"{path}: ", read_wfdb(path)) for path in paths]
     else:
         recordings = from_arrays(ecg, fs, leads, "mV" if units is None else units)
+        check_memory(len(recordings), bytes_each + _counts_bytes(contract))
     out = []
     for name, recording in recordings:
         try:
@@ -67,20 +74,40 @@ def prepare_recordings(
     return Prepared(np.stack(counts), np.stack(available), warnings)
 
 
-def from_store(store: Store, rows: np.ndarray, contract: SignalContract) -> Prepared:
-    """Rows [N] of a store of the model's contract; its records may be longer. Raises UserError with both values of a field."""
+def from_store(store: Store, contract: SignalContract, bytes_each: int) -> Prepared:
+    """All of a store of the model's contract; its records may be longer. Raises UserError with both values of a field, or
+    where it would fill the memory."""
     check_store(store, contract)
-    piece = Conditioned(store.read(rows), store.available[rows], ())
+    check_memory(store.size, bytes_each + _counts_bytes(store.contract))
+    available, flags = store.available, store.column("flags")
+    warnings = tuple(
+        tuple(_warnings_of_store(there, str(text or "").split(","), store.contract, contract))
+        for there, text in zip(available, flags, strict=True)
+    )
     start = (store.contract.samples - contract.samples) // 2
-    return Prepared(piece.counts[..., start : start + contract.samples], piece.available, ((),) * len(rows))
+    counts = store.read(np.arange(store.size))
+    return Prepared(counts[..., start : start + contract.samples], available, warnings)
+
+
+def check_memory(recordings: int, bytes_each: int) -> None:
+    """Refuse recordings that, with what is made of them, would fill the machine's memory."""
+    size = recordings * bytes_each
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    if size > most:
+        raise UserError(
+            f"{recordings} recordings and what is made of them take {size / 1e9:.1f} GB, half of the memory is "
+            f"{most / 1e9:.1f}; pass fewer at once, or use configs/embed.py, which writes one vector a recording"
+        )
+
+
+def _counts_bytes(contract: SignalContract) -> int:
+    """Of one recording's counts, int16 [L, S]."""
+    return 2 * len(contract.leads) * contract.samples
 
 
 def check_store(store: Store, contract: SignalContract) -> None:
     """Raise UserError naming each field in which the store's contract is not the model's; stored records may be longer."""
-    theirs = store.contract
-    if theirs.seconds >= contract.seconds:
-        theirs = dataclasses.replace(theirs, seconds=contract.seconds)
-    differences = contract.differences(theirs, theirs="store", ours="model")
+    differences = contract.differences_from_stored(store.contract)
     if differences:
         raise UserError(
             f"store {store.folder} and model differ in their signal contract: {'; '.join(differences)}; "
@@ -176,27 +203,51 @@ def _warnings(recording: Recording, whole: Conditioned, contract: SignalContract
     known = [canonical_lead(name) for name in recording.leads]
     missing = [name for name in contract.leads if name not in known]
     unused = [name for name, lead in zip(recording.leads, known, strict=True) if lead not in contract.leads]
-    gone = [
-        name for name, there in zip(contract.leads, whole.available, strict=True) if not there and name not in missing
-    ]
     told = []
     if missing:
         told.append(f"lead_missing: {' '.join(missing)}")
     if unused:
         told.append(f"lead_unknown: {' '.join(unused)} not used; known are {' '.join(contract.leads)}")
-    for flag in _TOLD:
-        if flag in whole.flags:
-            told.append(f"{flag}: {' '.join(gone)} left out" if flag in ("lead_nan", "lead_gap", "lead_flat") else flag)
+    lost: dict[str, list[str]] = {flag: [] for flag in _LOST}
+    for name, there in zip(contract.leads, whole.available, strict=True):
+        if not there and name not in missing:
+            lost[_why_lost(recording.signal[known.index(name)], recording.fs)].append(name)
+    told += [f"{flag}: {' '.join(names)} left out" for flag, names in lost.items() if names]
+    told += [flag for flag in _TOLD if flag in whole.flags]
     if recording.fs < contract.fs:
         told.append(
             f"upsampled: from {recording.fs:g} to {contract.fs} Hz; nothing above {recording.fs / 2:g} Hz is in it"
         )
-    seconds = recording.signal.shape[1] / recording.fs
     if whole.counts.shape[1] > contract.samples + 1:
-        told.append(f"cut: the middle {contract.seconds:g} s of {seconds:g} s are used")
+        told.append(_cut(contract, recording.signal.shape[1] / recording.fs))
     if spread < _TOO_SMALL:
         told.append(f"quiet: the largest lead spans {spread:.0f} uV; was the unit really {recording.units[0]}?")
     return told
+
+
+def _why_lost(lead: np.ndarray, fs: float) -> str:
+    """Which of _LOST an unavailable lead [S] of a recording is, by the order in which `condition` looks."""
+    found = fill_gaps(np.array(lead, float), fs) if not np.isfinite(lead).all() else ""
+    return found if found in _LOST else "lead_flat"
+
+
+def _warnings_of_store(
+    available: np.ndarray, flags: list[str], stored: SignalContract, contract: SignalContract
+) -> list[str]:
+    """The same for a stored record, of which it is no longer known which flag is which lead's: several share one text."""
+    gone = [name for name, there in zip(contract.leads, available, strict=True) if not there]
+    why = [flag for flag in ("lead_missing", *_LOST) if flag in flags] or ["lead_missing"]
+    told = []
+    if gone:
+        told.append(f"{', '.join(why)}: {' '.join(gone)}" + ("" if why == ["lead_missing"] else " left out"))
+    told += [flag for flag in _TOLD if flag in flags]
+    if stored.samples > contract.samples:
+        told.append(_cut(contract, stored.seconds))
+    return told
+
+
+def _cut(contract: SignalContract, seconds: float) -> str:
+    return f"cut: the middle {contract.seconds:g} s of {seconds:g} s are used"
 
 
 def _refuse_given(fs: Any, leads: Any, units: Any, what: str) -> None:

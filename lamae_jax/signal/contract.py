@@ -111,11 +111,11 @@ class SignalContract:
         pairs = [(f.name, getattr(other, f.name), getattr(self, f.name)) for f in dataclasses.fields(self)]
         return [f"{name}: {theirs} {shown(b)}, {ours} {shown(a)}" for name, b, a in pairs if a != b]
 
-    def require_same(self, other: SignalContract, theirs: str = "theirs", ours: str = "ours") -> None:
-        """Raises UserError that names every differing field with both values."""
-        differences = self.differences(other, theirs, ours)
-        if differences:
-            raise UserError(f"the signal contracts differ: {'; '.join(differences)}")
+    def differences_from_stored(self, stored: SignalContract, theirs: str = "store", ours: str = "model") -> list[str]:
+        """What keeps a model of this contract from reading a store of the contract `stored`, as `differences` puts it: stored
+        records may be longer, they are cut."""
+        seconds = self.seconds if stored.seconds >= self.seconds else stored.seconds
+        return self.differences(dataclasses.replace(stored, seconds=seconds), theirs, ours)
 
 
 @dataclass(frozen=True)

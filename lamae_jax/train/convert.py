@@ -18,7 +18,7 @@ from lamae_jax.artifact.folder import Model, save_model
 from lamae_jax.data.store import open_stores
 from lamae_jax.errors import UserError
 from lamae_jax.train.checkpoint import Checkpoints
-from lamae_jax.train.pretrain import PretrainConfig, check_origin
+from lamae_jax.train.pretrain import ORIGIN, PretrainConfig, check_origin
 from lamae_jax.train.step import init_state
 
 
@@ -42,7 +42,10 @@ def model_from_checkpoint(config: PretrainConfig, workdir: Path | str, step: int
 
 def checkpoint_from_model(config: PretrainConfig, model: Model, workdir: Path | str, step: int = 0) -> None:
     """Write a checkpoint of `step` that holds the model's parameters and a fresh optimiser; the run in `workdir` goes on from
-    there. Raises UserError where the model is not of the run's sizes and signal, or the folder holds a later checkpoint."""
+    there. Beside it goes the model itself, since what it was trained on, the run's own model has seen too.
+
+    Raises UserError where the model is not of the run's sizes and signal, or the folder holds a later checkpoint.
+    """
     check_origin(config, model, "model")
     state = jax.jit(lambda: init_state(config.step))()
     changed = {"params": model.params, "step": state.step + step}
@@ -53,6 +56,7 @@ def checkpoint_from_model(config: PretrainConfig, model: Model, workdir: Path | 
     with Checkpoints(_folder(workdir), config.checkpoint_keep) as checkpoints:
         if checkpoints.latest is not None and checkpoints.latest >= step:
             raise UserError(f"{workdir}: holds a checkpoint of step {checkpoints.latest}; name another folder")
+        save(model, Path(workdir) / ORIGIN)  # first: a checkpoint without it would hide what was seen
         checkpoints.save(step, state, facts, {})
         checkpoints.wait()
 

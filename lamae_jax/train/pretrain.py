@@ -1,6 +1,7 @@
 """Pretraining, from stores on disk to a model folder.
 
 How a run starts, in order of precedence: from the workdir's newest checkpoint; from the model folder `init`; from the seed.
+A checkpoint that was made of a model (convert.py) has that model beside it, in ORIGIN.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from lamae_jax.train.validation import YARDSTICKS, Evaluation
 from lamae_jax.train.watch import Watch
 
 EVAL_RECORDS_AT_THE_END = 4096
+ORIGIN = "origin"  # in the workdir
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
         return json.loads(done.read_text())
     mesh = make_mesh(config.mesh)
     check_batch(config, mesh)
-    origin = together(lambda: open_init(config))
+    origin = together(lambda: open_origin(config, workdir))
     say(f"this run is in {workdir}")
     before = seconds_so_far(workdir)
     job = gather(secrets.token_hex(4))[0]
@@ -188,12 +190,14 @@ def last_good(checkpoints: Checkpoints) -> Iterator[None]:
         raise NotFinite(f"{error}; {kept}; try a lower learning_rate in a new workdir") from None
 
 
-def open_init(config: PretrainConfig) -> Model | None:
-    """The model that a run starts from, None without `init`; refused unless it has the run's sizes and sees the same signal."""
-    if not config.init:
+def open_origin(config: PretrainConfig, workdir: Path) -> Model | None:
+    """The model that a run starts from: the one that its first checkpoint was made of, or `init`; None without either. Raises
+    UserError unless it has the run's sizes and sees the same signal."""
+    made_of = workdir / ORIGIN
+    if not (made_of.exists() or config.init):
         return None
-    model = load_model(config.init)
-    check_origin(config, model, f"init={config.init}")
+    model = load_model(made_of if made_of.exists() else config.init)
+    check_origin(config, model, str(made_of) if made_of.exists() else f"init={config.init}")
     return model
 
 
@@ -231,7 +235,7 @@ def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
         params = jax.device_put(run.origin.params, shardings.params)
         ema = None if state.ema is None else jax.device_put(run.origin.params, shardings.ema)
         state = dataclasses.replace(state, params=params, ema=ema)
-        say(f"starting from the model in {config.init}")
+        say(f"starting from the model {run.origin.sha256[:12]}")
     return state, 0
 
 

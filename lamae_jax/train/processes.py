@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lamae_jax.errors import UserError
+from lamae_jax.machine import cores
 from lamae_jax.progress import hush
 
 T = TypeVar("T")
@@ -56,8 +57,7 @@ def use_cores(records: int) -> None:
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    devices = max(n for n in range(1, cores + 1) if n == 1 or (records % n == 0 and records // n >= 4))
+    devices = max(n for n in range(1, cores() + 1) if n == 1 or (records % n == 0 and records // n >= 4))
     with contextlib.suppress(RuntimeError):  # JAX has begun
         jax.config.update("jax_num_cpu_devices", devices)
 

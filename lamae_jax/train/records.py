@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from lamae_jax.data.splits import Rows, check_disjoint, split_stores, train_rows
 from lamae_jax.data.store import Store, open_stores
 from lamae_jax.errors import UserError
 from lamae_jax.progress import say
-from lamae_jax.signal.contract import SignalContract
 
 if TYPE_CHECKING:
     from lamae_jax.train.pretrain import PretrainConfig
@@ -41,9 +39,9 @@ def open_data(config: PretrainConfig, workdir: Path) -> Data:
         say("data.store is empty: training on simulated ECGs (name a prepared store with --config.data.store=DIR)")
         stores = simulated(config, workdir)
     stores = split_stores(stores, config.fold_column)
-    problems = contract_differences(stores[0].contract, config.contract)
+    problems = config.contract.differences_from_stored(stores[0].contract, "the store has", "the run wants")
     if problems:
-        raise UserError(f"data.store={stores[0].folder}: {problems}")
+        raise UserError(f"data.store={stores[0].folder}: {'; '.join(problems)}")
     data = Data(stores, train_rows(stores, config.folds, config.limit), validation_rows(stores))
     check_disjoint(stores, train=data.train, validation=data.validation)
     if sum(map(len, data.train)) < config.batch_size:
@@ -73,12 +71,6 @@ def simulated(config: PretrainConfig, workdir: Path) -> list[Store]:
         folder,
     )
     return open_stores(str(folder / "store"))
-
-
-def contract_differences(store: SignalContract, model: SignalContract) -> str:
-    """What keeps a model from reading a store, as one text; a store's records may be longer than the model's input."""
-    longer = dataclasses.replace(store, seconds=model.seconds) if store.seconds >= model.seconds else store
-    return "; ".join(longer.differences(model, "the store has", "the run wants"))
 
 
 def spread(rows: Rows, records: int) -> Rows:

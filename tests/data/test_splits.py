@@ -76,6 +76,20 @@ def test_a_patient_on_two_sides_stops_the_run_by_name(store: Store) -> None:
         splits.check_disjoint([store], train=train, validation=leaked, test=test)
 
 
+def test_equal_ids_in_two_stores_of_one_name_are_taken_for_one_patient_and_the_way_out_is_said(store: Store) -> None:
+    nobody, somebody = np.zeros(0, np.int64), splits.train_rows([store])[0][:1]
+    parts = {"train": [somebody, nobody], "validation": [nobody, somebody]}
+    with pytest.raises(
+        UserError, match="two sides .* another source called ptb_xl, prepare it with a --config.name of its own"
+    ):
+        splits.check_disjoint([store, store], **parts)
+    elsewhere = Store.open(store.folder)
+    elsewhere.name = "hospital_b"
+    splits.check_disjoint([store, elsewhere], **parts)
+    with pytest.raises(UserError, match=r"columns strat_fold$"):  # in a store alone the name is not to blame
+        splits.check_disjoint([store], train=[somebody], validation=[somebody])
+
+
 def test_keys_of_the_pretraining_set_can_be_recomputed_from_source_and_id(store: Store) -> None:
     keys = splits.pretraining_record_keys([store], [np.array([5, 2, 9])])
     due = sorted(

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from lamae_jax.errors import UserError
+from lamae_jax.model import masking
+from lamae_jax.model.lamae import places
+from lamae_jax.model.layers import inverse_of
 from lamae_jax.model.masking import (
     MaskConfig,
+    Masks,
     draw_masks,
     draw_masks_by_record,
     hidden_patches,
@@ -156,3 +160,20 @@ def test_masks_by_record_depend_on_the_record_and_not_on_its_batch(mode: str) ->
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
         assert np.array_equal(one[4:], other)
     assert not np.array_equal(whole.kept[0], whole.kept[1])
+
+
+def test_the_example_in_the_text_is_what_the_code_computes() -> None:
+    masks = Masks(leads=jnp.array([[0, 1]]), visible=jnp.array([[[0, 3], [1, 2]]]), kept=jnp.array([[0, 2, 3]]))
+    drawn = draw(MaskConfig(alpha_E=0.5, alpha_LA=0.25), ALL[:1, :2], patches=4)
+    assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, masks)
+    place = places(masks, 4)
+    kept_place = jnp.take_along_axis(place, masks.kept, axis=1)
+    computed = {
+        "leads": masks.leads, "visible": masks.visible, "kept": masks.kept,
+        "hidden_patches": hidden_patches(masks, 2, 4).astype(int), "place": place, "kept_place": kept_place,
+        "source": inverse_of(kept_place, 8),
+    }  # fmt: skip
+    lines = [line.split() for line in (masking.__doc__ or "").splitlines()]
+    for name, array in computed.items():
+        due = str(array.tolist()).split()
+        assert any(line[: 1 + len(due)] == [name, *due] for line in lines), (name, due)

@@ -131,6 +131,38 @@ def test_a_model_that_changed_meanwhile_is_noticed(
         embed_archive(config(changing, store=str(store)), tmp_path / "run")
 
 
+def test_a_finished_run_is_not_taken_for_that_of_another_model_or_other_recordings(
+    model: Path, source: Path, store: Path, tmp_path: Path
+) -> None:
+    changing = Path(shutil.copytree(model, tmp_path / "model"))
+    records = Path(shutil.copytree(source, tmp_path / "source"))
+    asked = config(changing, source=str(records))
+    made = embed_archive(asked, tmp_path / "run")
+    assert embed_archive(asked, tmp_path / "run") == made  # nothing has changed: nothing to do
+    tiny.write_record(records / "one_more", tiny.signal_of(99))
+    with pytest.raises(UserError, match="begun with recordings 11 records, .* now it is 12 .* name another --workdir"):
+        embed_archive(asked, tmp_path / "run")
+    embed_archive(config(changing, store=str(store)), tmp_path / "of_store")
+    save_small(changing, seed=1)
+    with pytest.raises(UserError, match="begun with model .* name another --workdir"):
+        embed_archive(config(changing, store=str(store)), tmp_path / "of_store")
+
+
+@pytest.mark.parametrize("form", ["parquet", "npz"])
+def test_where_every_recording_is_rejected_it_says_so_and_why(form: str, model: Path, tmp_path: Path) -> None:
+    for number, seconds in enumerate((4, 4, 4, 10)):
+        tiny.write_record(tmp_path / "in" / f"r{number}", tiny.signal_of(number, seconds * tiny.FS))
+    (tmp_path / "in" / "r3.dat").unlink()
+    asked = config(model, source=str(tmp_path / "in"), format=form)
+    for _ in range(2):  # the same command says the same again
+        with pytest.raises(
+            UserError, match=r"all 4 recordings were rejected, 3 of them for too_short; .*rejected\.csv"
+        ):
+            embed_archive(asked, tmp_path / "out")
+    assert len((tmp_path / "out" / "rejected.csv").read_text().splitlines()) == 1 + 4
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
 def test_leads_side_by_side_have_no_numbers_where_a_lead_is_missing(model: Path, tmp_path: Path) -> None:
     signal = tiny.signal_of(1)
     signal[3] = 0

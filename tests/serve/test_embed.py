@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lamae_jax.data.store import Store
 from lamae_jax.errors import NotFinite, UserError
 from lamae_jax.evaluate.features import extract
 from lamae_jax.model.inputs import InputConfig
+from lamae_jax.serve import recordings
 from lamae_jax.serve.model import EcgModel
 from lamae_jax.signal.contract import SignalContract
 from lamae_jax.signal.leads import STANDARD_LEADS
@@ -102,7 +104,9 @@ def test_what_is_odd_is_said(model: EcgModel) -> None:
     x[3, 100:110], x[4, 100:300], x[5], x[6] = np.nan, np.nan, 0.3, np.nan
     told = model.embed(np.vstack([x, x[:1]]), 100, [*LEADS, "resp"]).warnings[0]
     assert [text.split(":")[0] for text in told] == ["lead_unknown", "lead_nan", "lead_gap", "lead_flat", "gap_filled"]
-    assert "resp not used" in told[0] and "aVL aVF V1 left out" in told[1]
+    assert "resp not used" in told[0]
+    # each lead with its own cause
+    assert told[1:4] == ("lead_nan: V1 left out", "lead_gap: aVL left out", "lead_flat: aVF left out")
     slow = small_config(samples=2500, patch=250)
     quick = dataclasses.replace(model, config=slow, contract=SignalContract(fs=250), params=random_params(slow))
     assert quick.embed(ecg(), 100, LEADS).warnings == (
@@ -164,6 +168,42 @@ def test_files_arrays_and_store_give_what_training_reads(model: EcgModel, source
     close(model.embed(f"{records[2]}.hea").cls, due[2:3], 1e-5)
     arrays = np.stack([tiny.signal_of(number) for number in range(1, 12)])
     close(model.embed(arrays, 100, tiny.LEADS, "uV").cls, due, 1e-5)
+
+
+def test_a_stores_missing_leads_are_named_and_what_is_odd_in_it_is_said(model: EcgModel, tmp_path: Path) -> None:
+    sound, flat, both = (tiny.signal_of(number, 3000) for number in (1, 2, 3))
+    flat[3] = 0
+    both[4], both[5, 1000:2000] = 7, -32768  # WFDB's word for "no sample"
+    for name, signal in (("a", sound), ("b", flat), ("c", both)):
+        tiny.write_record(tmp_path / "in" / name, signal)
+    header = tmp_path / "in" / "a.hea"
+    header.write_text(header.read_text().replace("AVF", "none"))
+    asked = tiny.config(tmp_path / "in", tmp_path / "store", kind="wfdb", band="highpass_0.5", seconds=30.0)
+    prepare(asked, tmp_path / "work")
+    cut = "cut: the middle 10 s of 30 s are used"
+    made = model.embed(tmp_path / "store")
+    assert made.warnings == (
+        ("lead_missing: aVF", cut),
+        ("lead_flat: aVR left out", cut),
+        ("lead_gap, lead_flat: aVL aVF left out", cut),  # a store does not keep which is which
+    )
+    paths = [tmp_path / "in" / name for name in "abc"]
+    assert model.embed(paths).warnings[2] == ("lead_gap: aVF left out", "lead_flat: aVL left out", cut)
+
+
+def test_what_would_fill_the_memory_is_refused_before_it_is_read(
+    model: EcgModel, source: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, counts = 4 * 12 * 10 * 16, 2 * 12 * 1000
+    half = 10 * (tokens + counts)  # room for ten of the eleven
+    monkeypatch.setattr(os, "sysconf", lambda name: 2 * half if name == "SC_PHYS_PAGES" else 1)
+    monkeypatch.setattr(Store, "read", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(recordings, "read_wfdb", lambda *_: pytest.fail("was read"))
+    for many in (store, [source / f"records100/00000/{number:05d}_lr" for number in range(1, 12)]):
+        with pytest.raises(UserError, match="11 recordings .* GB, half of the memory is .* configs/embed.py"):
+            model.embed(many)
+    with pytest.raises(UserError, match="11 recordings"):
+        model.reconstruct(store)
 
 
 def test_a_store_of_another_contract_is_refused_with_both_sides(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import pickle
 from pathlib import Path
 
@@ -101,9 +100,15 @@ def test_differences_name_the_field_and_both_values() -> None:
         "seconds: store 2.5, model 10",
     ]
     assert model.differences(SignalContract()) == []
-    model.require_same(SignalContract())
-    with pytest.raises(UserError, match="fs: store 100, model 250"):
-        model.require_same(dataclasses.replace(model, fs=100), "store", "model")
+
+
+def test_stored_records_may_be_longer_than_the_models_but_not_shorter_nor_else_different() -> None:
+    model = SignalContract(fs=100, seconds=4)
+    assert model.differences_from_stored(SignalContract(fs=100, seconds=10)) == []
+    assert model.differences_from_stored(SignalContract(fs=100, seconds=2)) == ["seconds: store 2, model 4"]
+    assert model.differences_from_stored(SignalContract(fs=250, seconds=10), "it has", "due are") == [
+        "fs: it has 250, due are 100"
+    ]
 
 
 # --- leads and units

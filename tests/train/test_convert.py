@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -32,15 +33,25 @@ def test_the_last_checkpoint_is_the_model_and_earlier_ones_are_others(done: Path
         model_from_checkpoint(config, done, 5)
 
 
-def test_a_run_goes_on_from_a_model(done: Path, small_store: Path, tmp_path: Path) -> None:
-    config, model = run_config(done), lamae_jax.load(done / "model")
+@pytest.mark.parametrize("seen", [[5, 2**63 + 1], None], ids=["known", "unknown"])
+def test_a_run_goes_on_from_a_model_and_lists_what_that_had_seen(
+    seen: list[int] | None, done: Path, small_store: Path, tmp_path: Path
+) -> None:
+    keys = None if seen is None else np.array(seen, np.uint64)
+    config, original = run_config(done), lamae_jax.load(done / "model")
+    model = dataclasses.replace(original, pretraining_records=keys)
     checkpoint_from_model(config, model, tmp_path, step=2)
     back = model_from_checkpoint(config, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
     with pytest.raises(UserError, match="holds a checkpoint of step 2"):
         checkpoint_from_model(config, model, tmp_path, step=2)
     assert run(small_store, tmp_path) == 0
-    assert lamae_jax.load(tmp_path / "model").sha256 != model.sha256
+    made = lamae_jax.load(tmp_path / "model")
+    assert made.sha256 != model.sha256 == made.provenance["init"]
+    if keys is None:  # nobody knows, and the run's own records are not all
+        assert made.pretraining_records is None
+    else:
+        np.testing.assert_array_equal(made.pretraining_records, np.union1d(original.pretraining_records, keys))
 
 
 def test_another_folder_is_one_line(done: Path, tmp_path: Path) -> None:
