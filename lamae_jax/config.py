@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lamae_jax.evaluate.study.scaling import ScalingConfig
     from lamae_jax.evaluate.study.systems import StudyConfig
     from lamae_jax.serve.archive import EmbedConfig
-    from lamae_jax.serve.explain import ExplainConfig
+    from lamae_jax.serve.explain.task import ExplainConfig
     from lamae_jax.train.pretrain import PretrainConfig
 
 N = TypeVar("N", int, float)
@@ -196,9 +196,9 @@ def embed_config(c: dict[str, Any]) -> EmbedConfig:
 
 
 def explain_config(c: dict[str, Any]) -> ExplainConfig:
-    """What serve/explain.py takes."""
+    """What serve/explain/task.py takes."""
     from lamae_jax.data.labels.icd10 import Icd10Rules
-    from lamae_jax.serve.explain import ExplainConfig
+    from lamae_jax.serve.explain.task import ExplainConfig
 
     c = dict(c)  # a copy, as in `evaluation_config`
     return ExplainConfig(icd10=Icd10Rules(**c.pop("icd10")), **c.pop("data"), **c)

@@ -117,7 +117,7 @@ def run(arguments: list[str]) -> None:
             use_cores(embedding.batch_size)
             embed_archive(embedding, workdir)
     elif command.task == "explain":
-        from lamae_jax.serve.explain import explain
+        from lamae_jax.serve.explain.task import explain
         from lamae_jax.train.processes import use_cores
 
         explaining = config.explain_config(command.config)

@@ -22,13 +22,13 @@ HOMES = {
     "orbax": ["train/checkpoint.py"],
     "grain": ["data/loader.py"],
     "optax": ["train/", "evaluate/"],
-    "matplotlib": ["signal/paper.py", "train/figures.py", "evaluate/figures.py", "serve/explain_figures.py"],
+    "matplotlib": ["signal/paper.py", "train/figures.py", "evaluate/figures.py", "serve/explain/figures.py"],
     "wfdb": ["signal/simulated.py", "data/sources/", "benchmark/preparing.py"],
     "pandas": [],
     "tensorboardX": ["train/"],
     "ml_collections": ["config.py", "command.py"],
     "absl": ["main.py"],
-    "umap": ["serve/explain_map.py"],  # no dependency: used where it is
+    "umap": ["serve/explain/plane.py"],  # no dependency: used where it is
     "torch": ["benchmark/peer.py", "benchmark/peer_torch.py"],  # no dependency: there to be compared with
 }
 WITHOUT_JAX = ["errors", "files", "machine", "progress", "signal", "data"]

@@ -81,7 +81,7 @@ def store_costs(workdir: Path, records: Iterable[int]) -> list[dict[str, float]]
 def step_costs(shapes: Sequence[dict[str, int]], rounds: int, seconds: float) -> list[dict[str, float]]:
     """ECG/s and FLOP/s of nano's train step for each of some shapes, as a printed table.
 
-    All are compiled first; then they take turns, so that a change of the machine's mood meets them all.
+    All are compiled first; then they take turns, so that a change of the machine's speed meets them all.
     """
     mesh = one_device()
     models = [model_of(shape) for shape in shapes]

@@ -96,7 +96,7 @@ def training(config: BenchmarkConfig, workdir: Path) -> tuple[list[dict[str, Any
         case = Case(config.model(name), size)
         jax.block_until_ready(case.extract())  # compiles
         rates, products, extractions = [], [], []
-        for _ in range(config.rounds):  # by turns, so that a change of the machine's mood meets all
+        for _ in range(config.rounds):  # by turns, so that a change of the machine's speed meets all
             products.append(product_flops * per_second(product, config.seconds))
             rates.append(size * case.train(config.seconds))
             extractions.append(size * per_second(case.extract, config.seconds))

@@ -20,7 +20,7 @@ from lamae_jax.evaluate.linear import linear
 from lamae_jax.evaluate.statistics import macro_auroc
 from lamae_jax.evaluate.task import PARTS, Examples, Task
 from lamae_jax.progress import say
-from lamae_jax.serve.explain_altered import Alteration, Altered
+from lamae_jax.serve.explain.altered import Alteration, Altered
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from lamae_jax.errors import UserError
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import init_params
 from lamae_jax.model.presets import ModelConfig, preset
-from lamae_jax.serve.explain import ExplainConfig, explain
-from lamae_jax.serve.explain_hidden import draw_hidden, likeness, named_leads
-from lamae_jax.serve.explain_map import principal
-from lamae_jax.serve.explain_probe import costs
+from lamae_jax.serve.explain.hidden import draw_hidden, likeness, named_leads
+from lamae_jax.serve.explain.plane import principal
+from lamae_jax.serve.explain.probe import costs
+from lamae_jax.serve.explain.task import ExplainConfig, explain
 from lamae_jax.signal.contract import SignalContract
 from lamae_jax.signal.leads import STANDARD_LEADS
 

@@ -1,6 +1,6 @@
 """What a model looks at and what it withstands, as a page: of a cohort of labelled records, or of one record.
 
-What is done is in explain_cohort.py and explain_record.py.
+What is done is in cohort.py and record.py.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.task import open_model
 from lamae_jax.model.presets import READOUTS
-from lamae_jax.serve.explain_cohort import explain_cohort
-from lamae_jax.serve.explain_hidden import named_leads
-from lamae_jax.serve.explain_record import explain_record
+from lamae_jax.serve.explain.cohort import explain_cohort
+from lamae_jax.serve.explain.hidden import named_leads
+from lamae_jax.serve.explain.record import explain_record
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,16 @@ from lamae_jax.evaluate.summary import where
 from lamae_jax.evaluate.task import Task, check_not_pretrained, open_task
 from lamae_jax.files import write_csv, write_json
 from lamae_jax.progress import say
-from lamae_jax.serve.explain_altered import Alteration, hardships, removals, solos
-from lamae_jax.serve.explain_attention import look
-from lamae_jax.serve.explain_figures import draw_by_label, draw_hidden_leads, draw_importance, draw_map, draw_matrix
-from lamae_jax.serve.explain_hidden import draw_hidden, draws_heights, likeness
-from lamae_jax.serve.explain_map import principal, umap
-from lamae_jax.serve.explain_pages import cohort_page
-from lamae_jax.serve.explain_probe import Cost, costs, read_altered
+from lamae_jax.serve.explain.altered import Alteration, hardships, removals, solos
+from lamae_jax.serve.explain.attention import look
+from lamae_jax.serve.explain.figures import draw_by_label, draw_hidden_leads, draw_importance, draw_map, draw_matrix
+from lamae_jax.serve.explain.hidden import draw_hidden, draws_heights, likeness
+from lamae_jax.serve.explain.plane import principal, umap
+from lamae_jax.serve.explain.probe import Cost, costs, read_altered
+from lamae_jax.serve.explain.report import cohort_page
 
 if TYPE_CHECKING:
-    from lamae_jax.serve.explain import ExplainConfig
+    from lamae_jax.serve.explain.task import ExplainConfig
 
 AS_RECORDED = "as recorded"
 DRAWN_RECORDS = 200  # of which each lead in turn is hidden and drawn
@@ -132,7 +132,7 @@ def complete_records(task: Task, limit: int) -> tuple[np.ndarray, int]:
 
 
 def draw_each_lead(model: Model, store: Store, rows: np.ndarray, workdir: Path) -> dict[str, Any]:
-    """Hide each lead of the `rows` [n] in turn, write hidden.csv and its figure; empty for a model that knows no heights."""
+    """Hide each lead of the `rows` [n] in turn, write hidden.csv and its figure; empty for a model of normalised patches, which knows no amplitudes."""
     if not draws_heights(model):
         return {}
     leads = model.contract.leads

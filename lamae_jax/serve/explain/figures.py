@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from lamae_jax.serve.explain_probe import Cost
+from lamae_jax.serve.explain.probe import Cost
 from lamae_jax.signal.paper import save_figure, save_vector
 
 RED, BLUE, GREY = "#b3202c", "#0057d9", "0.6"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lamae_jax.evaluate.report import between, heading, image, page, paragraph, table
-from lamae_jax.serve.explain_probe import Cost
+from lamae_jax.serve.explain.probe import Cost
 
 PROBE = (
     "A linear probe was fitted once on the training records as they are; test records were then altered in the signal, encoded "

@@ -18,17 +18,17 @@ from lamae_jax.evaluate.evaluation import features_folder
 from lamae_jax.evaluate.task import open_task
 from lamae_jax.files import write_json
 from lamae_jax.progress import say
-from lamae_jax.serve.explain_altered import ARMS_SWAPPED, Alteration, removals
-from lamae_jax.serve.explain_attention import Looks, look
-from lamae_jax.serve.explain_figures import draw_chances, save_both
-from lamae_jax.serve.explain_hidden import draw_hidden, draws_heights, likeness, middle
-from lamae_jax.serve.explain_pages import record_page
-from lamae_jax.serve.explain_probe import read_altered
+from lamae_jax.serve.explain.altered import ARMS_SWAPPED, Alteration, removals
+from lamae_jax.serve.explain.attention import Looks, look
+from lamae_jax.serve.explain.figures import draw_chances, save_both
+from lamae_jax.serve.explain.hidden import draw_hidden, draws_heights, likeness, middle
+from lamae_jax.serve.explain.probe import read_altered
+from lamae_jax.serve.explain.report import record_page
 from lamae_jax.signal.leads import STANDARD_LEADS
 from lamae_jax.signal.paper import draw_ecg, draw_reconstruction
 
 if TYPE_CHECKING:
-    from lamae_jax.serve.explain import ExplainConfig
+    from lamae_jax.serve.explain.task import ExplainConfig
 
 SHOWN_LABELS = 10  # those with the highest chance
 

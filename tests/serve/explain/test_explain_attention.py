@@ -15,7 +15,7 @@ from lamae_jax.errors import UserError
 from lamae_jax.model.lamae import Params, encode, init_params
 from lamae_jax.model.layers import Block
 from lamae_jax.model.presets import ModelConfig
-from lamae_jax.serve.explain_attention import Looks, block_with_weights, cls_looks, latent_weights
+from lamae_jax.serve.explain.attention import Looks, block_with_weights, cls_looks, latent_weights
 
 SMALL = ModelConfig(
     width=16, heads=2, encoder_depth=1, latent_depth=2, decoder_width=16, decoder_heads=2, decoder_depth=1,

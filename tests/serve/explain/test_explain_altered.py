@@ -7,7 +7,7 @@ import pytest
 
 from lamae_jax.data.prepare import PrepareConfig, prepare
 from lamae_jax.data.store import Store
-from lamae_jax.serve.explain_altered import SNRS, Alteration, Altered, hardships, removals, solos
+from lamae_jax.serve.explain.altered import SNRS, Alteration, Altered, hardships, removals, solos
 from lamae_jax.signal.leads import LIMB_LEADS, STANDARD_LEADS
 
 ROWS = np.array([0, 2])
