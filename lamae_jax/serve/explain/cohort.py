@@ -132,7 +132,7 @@ def complete_records(task: Task, limit: int) -> tuple[np.ndarray, int]:
 
 
 def draw_each_lead(model: Model, store: Store, rows: np.ndarray, workdir: Path) -> dict[str, Any]:
-    """Hide each lead of the `rows` [n] in turn, write hidden.csv and its figure; empty for a model of normalised patches, which knows no amplitudes."""
+    """Hide each lead of the `rows` [n] in turn, write hidden.csv and its figure; nothing for patches without amplitude."""
     if not draws_heights(model):
         return {}
     leads = model.contract.leads
