@@ -4,6 +4,9 @@
     predictions.npz   record_ids [n], patient_ids [n], label_names [C], labels [n, C]; of each prediction systems, seeds (-1: not
                       known), modes, readouts [S] and scores [S, n, C]
 
+How figures come about: Prediction (chances for the test records, made without their labels) -> Outcome (whose: system, seed,
+mode, readout) -> Judged (what the test labels say of it, with resamples) -> ResultSet (all that is judged on one task).
+
 n test records, C learnable labels, S predictions, R resamples.
 """
 
