@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 from lamae_jax.data.sources import Entry, Source
 from lamae_jax.data.store import REJECTED, TABLE
 from lamae_jax.errors import UserError
-from lamae_jax.files import write_with
+from lamae_jax.files import write_csv, write_with
 
 OWN_COLUMNS = (
     "record_id",
@@ -107,10 +106,3 @@ def write_labels(store: Path, source: Source, waveforms: set[str]) -> list[str]:
         write_csv(store / "labels" / f"{name}.csv", rows)
         written.append(f"labels/{name}.csv")
     return written
-
-
-def write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Write a CSV file atomically."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_with(path, lambda file: file.write(text.getvalue().encode()))

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from lamae_jax.errors import UserError
@@ -89,6 +90,16 @@ class MaskConfig:
         if self.hidden_leads >= leads:
             raise UserError(f"mask.hidden_leads={self.hidden_leads}: must be below the number of leads, {leads}")
         return leads - self.hidden_leads
+
+
+def whole_leads(shown: np.ndarray, patches: int) -> Masks:
+    """The masks that show all T = `patches` of the leads `shown` [B, L], as many in each record, and nothing of the others."""
+    leads = np.nonzero(shown)[1].reshape(len(shown), -1).astype(np.int32)
+
+    def all_of(*shape: int) -> jax.Array:
+        return jnp.broadcast_to(jnp.arange(shape[-1], dtype=jnp.int32), shape)
+
+    return Masks(jnp.asarray(leads), all_of(*leads.shape, patches), all_of(len(leads), leads.shape[1] * patches))
 
 
 def draw_masks(key: jax.Array, available: jax.Array, patches: int, config: MaskConfig) -> Masks:

@@ -31,10 +31,9 @@ from lamae_jax.data.loader import eval_batches
 from lamae_jax.data.prepare import records_of, sigterm_stops
 from lamae_jax.data.sources import Source, open_source
 from lamae_jax.data.store import Store
-from lamae_jax.data.tables import write_csv
 from lamae_jax.errors import NotFinite, UserError
 from lamae_jax.evaluate.features import features_program
-from lamae_jax.files import write_json, write_with
+from lamae_jax.files import write_csv, write_json, write_with
 from lamae_jax.progress import Progress, clock, say
 from lamae_jax.serve.functions import summary_readout
 from lamae_jax.serve.recordings import check_store

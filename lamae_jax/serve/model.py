@@ -19,7 +19,7 @@ import numpy as np
 from lamae_jax.artifact.folder import Model, load_model
 from lamae_jax.errors import NotFinite, UserError
 from lamae_jax.model.inputs import MV_PER_COUNT
-from lamae_jax.model.masking import MaskConfig, Masks, draw_masks_by_record, hidden_patches
+from lamae_jax.model.masking import MaskConfig, Masks, draw_masks_by_record, hidden_patches, whole_leads
 from lamae_jax.serve.functions import embed_counts, predict_counts, reconstruct_counts, summary_readout
 from lamae_jax.serve.recordings import Ecg, Prepared, prepare_recordings
 from lamae_jax.signal.leads import canonical_lead
@@ -240,14 +240,9 @@ def in_batches(run: Callable[..., dict[str, jax.Array]], *arrays: Any) -> dict[s
 
 def _masks(shown: np.ndarray, numbers: np.ndarray, patches: int, mask: MaskConfig | None) -> Masks:
     """Masks for records that all show as many leads: all patches of those, or with `mask` the ones it leaves."""
-    leads = np.nonzero(shown)[1].reshape(len(shown), -1).astype(np.int32)
+    whole = whole_leads(shown, patches)
     if mask is None:
-        visible = np.broadcast_to(np.arange(patches, dtype=np.int32), (*leads.shape, patches))
-    else:
-        drawn = draw_masks_by_record(
-            jax.random.key(0), jnp.asarray(numbers), jnp.ones(leads.shape, bool), patches, mask
-        )
-        visible = np.asarray(drawn.visible)
-    tokens = leads.shape[1] * visible.shape[2]
-    kept = np.broadcast_to(np.arange(tokens, dtype=np.int32), (len(leads), tokens))
-    return Masks(jnp.asarray(leads), jnp.asarray(visible), jnp.asarray(kept))
+        return whole
+    every = jnp.ones(whole.leads.shape, bool)
+    visible = draw_masks_by_record(jax.random.key(0), jnp.asarray(numbers), every, patches, mask).visible
+    return Masks(whole.leads, visible, whole.kept[:, : visible.shape[1] * visible.shape[2]])

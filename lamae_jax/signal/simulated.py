@@ -9,11 +9,9 @@ column a finding, 1 or 0, ready for a probe. Patients and their recordings are m
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import multiprocessing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from lamae_jax.errors import UserError
-from lamae_jax.files import write_json, write_text
+from lamae_jax.files import write_csv, write_json
 from lamae_jax.progress import Progress
 from lamae_jax.signal.leads import STANDARD_LEADS
 from lamae_jax.signal.simulated_patient import FINDINGS, NO_FINDING, OLD_INFARCTION, Patient, draw_patient, later_visit
@@ -154,11 +152,11 @@ def _write_recordings(folder: Path, patients: int, seed: int, workers: int) -> i
     places = [_generator(seed, k, 3).permutation(patients) for k in range(2)]
     folds = {visit.subject: tuple(FOLDS[place[visit.number] % len(FOLDS)] for place in places) for visit, _ in rows}
     rows.sort(key=lambda row: (row[0].subject, row[0].study))
-    _write_table(folder / "machine_measurements.csv", MEASUREMENTS, (_measurements(*row) for row in rows))
-    _write_table(folder / "records_w_diag_icd10.csv", DIAGNOSES, (_diagnoses(v, *folds[v.subject]) for v, _ in rows))
-    _write_table(folder / "findings.csv", ("record_id", *FINDINGS), (_findings(visit) for visit, _ in rows))
+    write_csv(folder / "machine_measurements.csv", [MEASUREMENTS, *(_measurements(*row) for row in rows)])
+    write_csv(folder / "records_w_diag_icd10.csv", [DIAGNOSES, *(_diagnoses(v, *folds[v.subject]) for v, _ in rows)])
+    write_csv(folder / "findings.csv", [("record_id", *FINDINGS), *(_findings(visit) for visit, _ in rows)])
     listed = ((v.subject, v.study, v.study, v.when, v.path) for v, _ in rows)
-    _write_table(folder / "record_list.csv", RECORD_LIST, listed)
+    write_csv(folder / "record_list.csv", [RECORD_LIST, *listed])
     return len(rows)
 
 
@@ -247,15 +245,6 @@ def _diagnoses(visit: Visit, fold: int, strat_fold: int) -> tuple[object, ...]:
 def _findings(visit: Visit) -> tuple[int, ...]:
     """A row of findings.csv."""
     return (visit.study, *(int(name in visit.patient.findings) for name in FINDINGS))
-
-
-def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    """Write a CSV table."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _generator(seed: int, number: int, purpose: int) -> np.random.Generator:

@@ -15,8 +15,8 @@ import numpy as np
 from lamae_jax.artifact.folder import Model
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
-from lamae_jax.model.inputs import MV_PER_COUNT
-from lamae_jax.model.masking import Masks
+from lamae_jax.model.inputs import MV_PER_COUNT, crop
+from lamae_jax.model.masking import Masks, whole_leads
 from lamae_jax.serve.functions import reconstruct_counts
 from lamae_jax.serve.model import in_batches
 from lamae_jax.signal.leads import canonical_lead
@@ -33,16 +33,6 @@ def named_leads(text: str, leads: Sequence[str]) -> tuple[int, ...]:
     if len(found) == len(leads):
         raise UserError(f"hidden={text}: names every lead; at least one must be left to draw the others from")
     return tuple(sorted(found))
-
-
-def whole_leads_hidden(shown: np.ndarray, patches: int) -> Masks:
-    """The masks that show all T = `patches` of the leads `shown` [B, L], as many in each record, and nothing of the others."""
-    records, leads = len(shown), np.nonzero(shown)[1].reshape(len(shown), -1).astype(np.int32)
-
-    def all_of(*shape: int) -> jax.Array:
-        return jnp.broadcast_to(jnp.arange(shape[-1], dtype=jnp.int32), shape)
-
-    return Masks(jnp.asarray(leads), all_of(*leads.shape, patches), all_of(records, leads.shape[1] * patches))
 
 
 class Drawn(NamedTuple):
@@ -72,23 +62,17 @@ def draw_hidden(model: Model, store: Store, rows: np.ndarray, hidden: tuple[int,
             "use one with target=raw"
         )
     params, config = jax.device_put(model.params), model.config
-    counts = middle(store.read(rows), config.samples)
+    counts = np.asarray(crop(jnp.asarray(store.read(rows)), config.samples))
     shown = np.ones((len(rows), config.leads), bool)
     shown[:, hidden] = False
 
     def run(counts: jax.Array, shown: jax.Array, masks: Masks) -> dict[str, jax.Array]:
         return reconstruct_counts(params, counts, shown, masks, config=config, inputs=model.inputs)
 
-    made = in_batches(run, counts, shown, whole_leads_hidden(shown, config.patches))["signal"]
+    made = in_batches(run, counts, shown, whole_leads(shown, config.patches))["signal"]
     millivolts = counts.astype(np.float32) * MV_PER_COUNT
     recorded = np.where(store.available[rows][..., None], millivolts - millivolts.mean(axis=-1, keepdims=True), 0.0)
     return Drawn(recorded, made[:, hidden])
-
-
-def middle(counts: np.ndarray, samples: int) -> np.ndarray:
-    """The middle of stored records [..., S'] as models read them, [..., S]."""
-    first = (counts.shape[-1] - samples) // 2
-    return counts[..., first : first + samples]
 
 
 def likeness(recorded: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

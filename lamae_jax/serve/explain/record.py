@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from lamae_jax.artifact.folder import Model
@@ -17,11 +18,12 @@ from lamae_jax.errors import UserError
 from lamae_jax.evaluate.evaluation import features_folder
 from lamae_jax.evaluate.task import open_task
 from lamae_jax.files import write_json
+from lamae_jax.model.inputs import crop
 from lamae_jax.progress import say
 from lamae_jax.serve.explain.altered import ARMS_SWAPPED, Alteration, removals
 from lamae_jax.serve.explain.attention import Looks, look
 from lamae_jax.serve.explain.figures import draw_chances, save_both
-from lamae_jax.serve.explain.hidden import draw_hidden, draws_heights, likeness, middle
+from lamae_jax.serve.explain.hidden import draw_hidden, draws_heights, likeness
 from lamae_jax.serve.explain.probe import read_altered
 from lamae_jax.serve.explain.report import record_page
 from lamae_jax.signal.leads import STANDARD_LEADS
@@ -51,7 +53,7 @@ def explain_record(
         "hidden": {},
         "chances": {},
     }
-    signal = middle(store.read(rows)[0], model.config.samples) / 1e3
+    signal = np.asarray(crop(jnp.asarray(store.read(rows)), model.config.samples))[0] / 1e3
     layout = "3x4" if set(leads) == set(STANDARD_LEADS) else "12x1"
     fs = model.contract.fs
     if model.config.latent_depth:
