@@ -66,7 +66,8 @@ def _principal(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Problem:
-    """The objective of all labels in the rotated features, and its minimiser. Columns are independent problems."""
+    """The objective of all labels in the rotated features, and its minimiser. Columns are independent problems, and those that
+    have arrived are left out of the products: rare labels take many more steps than common ones."""
 
     def __init__(self, features: np.ndarray, spread: np.ndarray, labels: np.ndarray, weights: np.ndarray):
         self.features, self.labels, self.weights = (
@@ -75,6 +76,7 @@ class _Problem:
             weights,
         )  # [N, R], [N, C], [N, C] summing to 1 a label
         self.directions = features.shape[1]
+        self.single = features.astype(np.float32)  # half the memory to move; Newton's own steps are in double precision
         self.spread = np.append(spread, 1.0)[:, None]  # [R + 1, 1]
 
     def logits(self, solution: np.ndarray) -> np.ndarray:
@@ -84,28 +86,32 @@ class _Problem:
         """The transpose of `logits`: [N, C] -> [R + 1, C]."""
         return np.vstack([self.features.T @ residual, residual.sum(0)])
 
-    def objective(self, logits: np.ndarray, solution: np.ndarray, l2: np.ndarray) -> np.ndarray:
-        loss = np.logaddexp(0, logits) - self.labels * logits
-        return np.sum(self.weights * loss, 0) + 0.5 * np.sum(l2 * solution**2, 0)
-
-    def minimise(self, solution: np.ndarray, strength: float) -> np.ndarray:
+    def minimise(self, start: np.ndarray, strength: float) -> np.ndarray:
         """Newton's method with conjugate gradients inside and step halving; raises ArithmeticError if it does not arrive."""
         l2 = np.full((self.directions + 1, 1), strength)
         l2[-1] = 0  # the intercept is free
-        logits = self.logits(solution)
-        value = self.objective(logits, solution, l2)
+        arrived = np.empty_like(start)
+        todo, solution = np.arange(start.shape[1]), start
+        labels, weights, logits = self.labels, self.weights, self.logits(start)
+        value = _objective(logits, solution, labels, weights, l2)
         for _ in range(NEWTON_STEPS):
             chance = expit(logits)
-            gradient = self.back(self.weights * (chance - self.labels)) + l2 * solution
-            curvature = self.weights * chance * (1 - chance)
-            step = self.newton_step(gradient, curvature, l2)
+            gradient = self.back(weights * (chance - labels)) + l2 * solution
+            step = self.newton_step(gradient, weights * chance * (1 - chance), l2)
             decrement = -np.sum(gradient * step, 0)
-            if np.all(decrement < TOLERANCE):
-                return solution
+            there = decrement < TOLERANCE
+            arrived[:, todo[there]] = solution[:, there]
+            if np.all(there):
+                return arrived
+            if np.any(there):
+                left = ~there
+                todo, value, decrement = todo[left], value[left], decrement[left]
+                solution, step, logits = solution[:, left], step[:, left], logits[:, left]
+                labels, weights = labels[:, left], weights[:, left]
             along = self.logits(step)
-            length = np.where(decrement < TOLERANCE, 0.0, 1.0)
+            length = np.ones(len(todo))
             for _ in range(40):
-                new = self.objective(logits + length * along, solution + length * step, l2)
+                new = _objective(logits + length * along, solution + length * step, labels, weights, l2)
                 # Rounding decides once the expected gain is at the objective's last digits: accept equality there.
                 short = new > value - 1e-4 * length * decrement + 1e-14 * np.abs(value)
                 if not np.any(short):
@@ -115,24 +121,47 @@ class _Problem:
         raise ArithmeticError(f"logistic regression did not converge at l2 {strength:g} in {NEWTON_STEPS} steps")
 
     def newton_step(self, gradient: np.ndarray, curvature: np.ndarray, l2: np.ndarray) -> np.ndarray:
-        """Solve Hessian step = -gradient, columns together, by conjugate gradients preconditioned by its near-diagonal."""
-        diagonal = self.spread * curvature.sum(0) + l2
+        """Solve Hessian step = -gradient, columns together, by conjugate gradients preconditioned by its near-diagonal.
+
+        In single precision: how exact a step is decides how many there are, not where they end.
+        """
+        scale = np.maximum(
+            np.abs(gradient).max(0), 1e-300
+        )  # rare labels' gradients would vanish beside single precision's smallest numbers
+        gradient, curvature, l2 = (each.astype(np.float32) for each in (gradient / scale, curvature, l2))
+        diagonal = self.spread.astype(np.float32) * curvature.sum(0) + l2
         diagonal = np.maximum(diagonal, 1e-12 * diagonal.max(0))
-        step, residual = np.zeros_like(gradient), -gradient
-        scaled = residual / diagonal
-        direction, size = scaled, np.sum(residual * scaled, 0)
+        whole, residual = np.zeros_like(gradient), -gradient
+        step = whole
+        direction = residual / diagonal
+        size = np.sum(residual * direction, 0)
         # Inexact far from the optimum, ever more exact near it, which keeps Newton's convergence quadratic-like.
-        goal = size * np.minimum(0.01, size)
+        goal = size * np.clip(size * scale**2, 1e-10, 0.01)
+        todo = np.arange(gradient.shape[1])
         for _ in range(CG_STEPS):
-            live = size > np.maximum(goal, 1e-300)
-            if not np.any(live):
-                break
-            image = self.back(curvature * self.logits(direction)) + l2 * direction
-            advance = np.where(live, size / np.where(live, np.sum(direction * image, 0), 1), 0)
+            live = size > goal
+            if not np.all(live):
+                whole[:, todo[~live]] = step[:, ~live]
+                if not np.any(live):
+                    return whole * scale
+                todo, size, goal = todo[live], size[live], goal[live]
+                step, residual, direction = step[:, live], residual[:, live], direction[:, live]
+                curvature, diagonal = curvature[:, live], diagonal[:, live]
+            image = curvature * (self.single @ direction[:-1] + direction[-1])
+            image = np.vstack([self.single.T @ image, image.sum(0)]) + l2 * direction
+            advance = size / np.sum(direction * image, 0)
             step = step + advance * direction
             residual = residual - advance * image
             scaled = residual / diagonal
-            new = np.where(live, np.sum(residual * scaled, 0), size)
-            direction = scaled + np.where(live, new / np.where(live, size, 1), 0) * direction
-            size = new
-        return step
+            before, size = size, np.sum(residual * scaled, 0)
+            direction = scaled + size / before * direction
+        whole[:, todo] = step
+        return whole * scale
+
+
+def _objective(
+    logits: np.ndarray, solution: np.ndarray, labels: np.ndarray, weights: np.ndarray, l2: np.ndarray
+) -> np.ndarray:
+    """Of each column, [C]."""
+    loss = np.logaddexp(0, logits) - labels * logits
+    return np.sum(weights * loss, 0) + 0.5 * np.sum(l2 * solution**2, 0)
