@@ -76,7 +76,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PTB-XL's and MIMIC-IV-ECG's layouts with findings in turn, stores of both at the pages' rates, and models."""
     world = tmp_path_factory.mktemp("world")
     (world / "configs").symlink_to(ROOT / "configs")
-    statements = ("NORM", "IMI", "STTC", "LVH", "AFIB")
+    statements = ("NORM", "IMI", "STTC", "LVH", "AFIB", "SR", "INVT")
     tiny.write_ptb_xl(world / "PTB_XL", 120)
     path = world / "PTB_XL/ptbxl_database.csv"
     with open(path, newline="") as file:
@@ -91,7 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (world / "PTB_XL/scp_statements.csv").write_text(
         ",description,diagnostic,form,rhythm,diagnostic_class,diagnostic_subclass\n"
         "NORM,normal,1.0,,,NORM,NORM\nIMI,infarction,1.0,,,MI,IMI\nSTTC,st,1.0,1.0,,STTC,STTC\nLVH,lvh,1.0,,,HYP,LVH\n"
-        "AFIB,fibrillation,,,1.0,,\n"
+        "AFIB,fibrillation,,,1.0,,\nSR,sinus,,,1.0,,\nINVT,inverted,,1.0,,,\n"
     )
     (world / "my_labels.csv").write_text("record_id,mine\n" + "".join(f"{n},{n // 3 % 2}\n" for n in range(1, 121)))
     listed, diagnosed = [], []
@@ -139,7 +139,7 @@ def test_a_command_of_the_documents_does_what_it_says(
     config = re.match(r"--config=configs/(\w+)\.py:?(\S*)", words[0])
     assert config
     task = config[1]
-    if task == "probe" or "stores/ptb_xl" in command and config[2].endswith("hz100"):
+    if task in ("probe", "study") or "stores/ptb_xl" in command and config[2].endswith("hz100"):
         words = [word.replace("stores/ptb_xl", "stores/ptb_xl100") for word in words]
     if task == "prepare":
         words = [re.sub("(config.store=).*", rf"\1{tmp_path}/store", word) for word in words]
