@@ -44,7 +44,9 @@ class GrowthConfig:
     def __post_init__(self) -> None:
         for size in self.records.split(","):
             if not size.isdecimal() or int(size) < 2 * BATCH:  # one to train on
-                raise UserError(f"records={self.records}: must be whole numbers of at least {2 * BATCH}, like 8000,80000")
+                raise UserError(
+                    f"records={self.records}: must be whole numbers of at least {2 * BATCH}, like 8000,80000"
+                )
         if self.rounds < 1 or self.seconds <= 0:
             raise UserError("rounds and seconds must be above 0")
 

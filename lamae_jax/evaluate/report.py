@@ -198,5 +198,5 @@ def write_report(workdir: Path, title: str, task: Task, all_judged: Sequence[Jud
 
 
 def small(text: str) -> str:
-    """Plain text in small print below a cell's figure."""
-    return f"<small>{html.escape(text)}</small>" if text else ""
+    """Plain text in small print below a cell's figure, line by line."""
+    return "".join(f"<small>{html.escape(line)}</small>" for line in text.splitlines())

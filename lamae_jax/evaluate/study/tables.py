@@ -141,11 +141,15 @@ def write_overview(summaries: dict[str, dict[str, Any]], modes: Sequence[str], w
             rows, differences = [], []
             for name, found in by_set.items():
                 mine = [found.get(system) for system in systems]
-                below = [f"{each['readout']}, {between(each['by_patient'])}" if each else "" for each in mine]
+                below = [f"{each['readout']}\n{between(each['by_patient'])}" if each else "" for each in mine]
                 rows.append(
                     [html.escape(name), *ranked([each["macro_auroc"] if each else np.nan for each in mine], below)]
                 )
-                less = [each and each["lamae_less_this"] for each in mine]
+                less = [
+                    each and each["lamae_less_this"]
+                    for system, each in zip(systems, mine, strict=True)
+                    if system != "lamae"
+                ]
                 differences.append(
                     [
                         html.escape(name),
@@ -156,7 +160,8 @@ def write_overview(summaries: dict[str, dict[str, Any]], modes: Sequence[str], w
             parts += [heading(f"{MODES_ARE[mode]}: {words}"), table(["label set", *titles], rows)]
             if "lamae" in systems:
                 parts.append(paragraph("LAMAE less each system, on the same resamples of the test patients:"))
-                parts.append(table(["label set", *titles], differences))
+                others = [title for system, title in zip(systems, titles, strict=True) if system != "lamae"]
+                parts.append(table(["label set", *others], differences))
     page(path, f"Systems of the paper on {len(summaries)} label sets, {where}", parts)
 
 
