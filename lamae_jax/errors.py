@@ -1,6 +1,11 @@
-"""The four ways in which a run ends early, each with its exit code."""
+"""The four ways in which a run ends early, each with its exit code, and how SIGTERM becomes one of them."""
 
 from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -22,6 +27,23 @@ class Lost(Exception):
 
 
 class Stopped(Exception):
-    """SIGTERM arrived and the state is saved; the same command goes on from there. Exit code 75."""
+    """SIGTERM arrived and what is finished is saved; the same command goes on from there. Exit code 75."""
 
     exit_code = 75
+
+
+@contextmanager
+def sigterm_stops() -> Iterator[None]:
+    """Turn SIGTERM into Stopped, so that temporary files and workers are cleared away on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Stopped("by SIGTERM; what is finished is kept, the same command goes on from there")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

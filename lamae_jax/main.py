@@ -8,7 +8,8 @@ the config: the same command resumes the same run.
   --version   the version
 
 Exit codes: 0 done; 2 a mistake in the command, the config or the data, said in one line; 3 a loss or gradient that is not
-finite; 4 another process of the job died or hung; 75 stopped by SIGTERM after saving: the same command goes on.
+finite; 4 another process of the job died or hung; 75 stopped by SIGTERM and 130 by Ctrl-C: what was finished is saved, the
+same command goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from lamae_jax import __version__
-from lamae_jax.errors import Lost, NotFinite, Stopped, UserError
+from lamae_jax.errors import Lost, NotFinite, Stopped, UserError, sigterm_stops
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +33,8 @@ def main(arguments: list[str]) -> int:
         print(f"lamae_jax {__version__}")
         return 0
     try:
-        run(arguments)
+        with sigterm_stops():  # a training catches the signal itself, to save its state first
+            run(arguments)
     except (UserError, NotFinite, Lost, Stopped) as error:
         # No traceback: the line says what to do.
         print(

@@ -8,12 +8,10 @@ made from them, and last of all the manifest, whose presence means "complete".
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +22,7 @@ from lamae_jax.data import shards, tables
 from lamae_jax.data.claim import begin, clear, compare, fingerprint, locked, tidy
 from lamae_jax.data.sources import Source, open_source
 from lamae_jax.data.store import FORMAT, MANIFEST, REJECTED, TABLE, read_manifest, shard_file, verify
-from lamae_jax.errors import Stopped, UserError
+from lamae_jax.errors import UserError
 from lamae_jax.files import sha256_file, write_json, write_text
 from lamae_jax.progress import Progress, say
 from lamae_jax.signal.contract import SignalContract
@@ -94,14 +92,12 @@ class PrepareConfig:
 def prepare(config: PrepareConfig, workdir: Path) -> dict[str, Any]:
     """Make the store (or a job's shards of it, or merge, or verify), write workdir/summary.json and return the summary.
 
-    Raises UserError for another store in the way, too many unusable records, a full disk or an unwritable folder;
-    Stopped on SIGTERM.
+    Raises UserError for another store in the way, too many unusable records, a full disk or an unwritable folder.
     """
     began = time.monotonic()
     store = Path(config.store)
     try:
-        with sigterm_stops():
-            summary = check(store) if config.verify_only else build(config, store)
+        summary = check(store) if config.verify_only else build(config, store)
         summary = {"task": "prepare", "store": str(store)} | summary | {"seconds": round(time.monotonic() - began, 3)}
         write_json(workdir / "summary.json", summary)
     except OSError as error:
@@ -298,20 +294,3 @@ def finish(
 def summary_of(manifest: dict[str, Any]) -> dict[str, Any]:
     """What a run of prepare reports of a complete store."""
     return {name: manifest[name] for name in ("source", "notes", "unlisted")} | manifest["counts"]
-
-
-@contextmanager
-def sigterm_stops() -> Iterator[None]:
-    """Turn SIGTERM into Stopped, so that temporary files and workers are cleared away on the way out."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise Stopped("by SIGTERM; whole shards are kept, the same command goes on from there")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

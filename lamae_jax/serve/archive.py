@@ -28,7 +28,7 @@ from lamae_jax.artifact.folder import Model, load_model
 from lamae_jax.data import shards
 from lamae_jax.data.claim import fingerprint
 from lamae_jax.data.loader import eval_batches
-from lamae_jax.data.prepare import records_of, sigterm_stops
+from lamae_jax.data.prepare import records_of
 from lamae_jax.data.sources import Source, open_source
 from lamae_jax.data.store import Store
 from lamae_jax.errors import NotFinite, UserError
@@ -111,7 +111,7 @@ class Encoder:
 
 def embed_archive(config: EmbedConfig, workdir: Path) -> dict[str, Any]:
     """Embed everything; returns what summary.json holds. Raises UserError before any encoding for what can't be embedded or
-    was embedded here from another model or other recordings, after it where every recording was rejected; Stopped after SIGTERM.
+    was embedded here from another model or other recordings, after it where every recording was rejected.
     """
     begun = time.monotonic()
     model = load_model(config.model)
@@ -142,20 +142,19 @@ def embed_archive(config: EmbedConfig, workdir: Path) -> dict[str, Any]:
     )
     encoder = Encoder(model, readout, config.batch_size)
     leads = model.contract.leads
-    with sigterm_stops():
-        if isinstance(origin, Store):
-            make_store_parts(origin, todo, files, encoder, leads, progress)
-        else:
-            recipe = shards.Recipe(origin, model.contract, "crop", allow_upsampling=True)
-            make_source_parts(recipe, config.workers, todo, files, encoder, leads, progress)
-        progress.close()
-        # First what could not be used: where that is everything, it is all there is to tell.
-        rejected = [line for part in files for line in read_part(part)[2]]
-        write_csv(workdir / "rejected.csv", [["path", "record_id", "reason", "detail"], *rejected])
-        refuse_all_rejected(config, rejected, total, workdir / "rejected.csv")
-        facts = {"model": model.sha256, "readout": readout, "contract": model.contract.to_dict()}
-        file = workdir / f"embeddings.{config.format}"
-        (write_parquet if config.format == "parquet" else write_npz)(file, files, facts)
+    if isinstance(origin, Store):
+        make_store_parts(origin, todo, files, encoder, leads, progress)
+    else:
+        recipe = shards.Recipe(origin, model.contract, "crop", allow_upsampling=True)
+        make_source_parts(recipe, config.workers, todo, files, encoder, leads, progress)
+    progress.close()
+    # First what could not be used: where that is everything, it is all there is to tell.
+    rejected = [line for part in files for line in read_part(part)[2]]
+    write_csv(workdir / "rejected.csv", [["path", "record_id", "reason", "detail"], *rejected])
+    refuse_all_rejected(config, rejected, total, workdir / "rejected.csv")
+    facts = {"model": model.sha256, "readout": readout, "contract": model.contract.to_dict()}
+    file = workdir / f"embeddings.{config.format}"
+    (write_parquet if config.format == "parquet" else write_npz)(file, files, facts)
     seconds = time.monotonic() - begun
     summary = facts | {
         "file": file.name, "recordings": total - len(rejected), "rejected": len(rejected), "of": what,

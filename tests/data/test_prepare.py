@@ -139,10 +139,12 @@ sys.path.insert(0, {tests!r})
 import tiny
 from pathlib import Path
 from lamae_jax.data import prepare, shards
+from lamae_jax.errors import sigterm_stops
 shards.RECORDS_PER_SHARD, shards.CHUNK = 16, 5
 if __name__ == "__main__":
     print("begins", flush=True)
-    prepare.prepare(tiny.config(Path({source!r}), Path({store!r}), workers={workers}), Path({run!r}))
+    with sigterm_stops():  # as main does
+        prepare.prepare(tiny.config(Path({source!r}), Path({store!r}), workers={workers}), Path({run!r}))
 """
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from lamae_jax.evaluate.study.label_efficiency import label_efficiency
 from lamae_jax.evaluate.study.scaling import scaling
 from lamae_jax.evaluate.study.systems import study
 from lamae_jax.evaluate.task import untrained
+from lamae_jax.main import main
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.presets import preset
 from lamae_jax.train.pretrain import PretrainConfig
@@ -206,6 +209,34 @@ def test_few_labels_are_nested_and_each_architecture_is_there_untrained(mimic_st
             ("13", "13", "0"),
         }
     assert (tmp_path / "run/figures/labels_knn.png").exists() and (tmp_path / "run/report.html").exists()
+
+
+def test_sigterm_ends_an_evaluation_with_75_and_the_same_command_goes_on(
+    mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store.open(mimic_store)
+    narrow = preset(
+        "nano", width=16, decoder_width=16, encoder_depth=1, latent_depth=1, samples=store.contract.samples, patch=50
+    )
+    bare = untrained(Model({}, narrow, InputConfig(), store.contract, {}, "", None), 1)
+    save_model(tmp_path / "model", bare.params, narrow, InputConfig(), store.contract, {}, None)
+    command = ["--config=configs/label_efficiency.py", *SMALL, f"--config.models={tmp_path / 'model'}",
+               f"--config.data.store={mimic_store}", "--config.labels=icd10:chapter_ix", "--config.sizes=11,0",
+               "--config.draws=1", "--config.modes=linear", "--config.cache=", f"--workdir={tmp_path / 'run'}"]  # fmt: skip
+    calls = []
+
+    def asked_to_stop(mode: str, *rest: Any) -> Any:
+        calls.append(mode)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return outcomes(mode, *rest)
+
+    monkeypatch.setattr(cells, "outcomes", asked_to_stop)
+    assert main(command) == 75
+    assert "stopped: by SIGTERM; what is finished is kept" in capsys.readouterr().err
+    assert main(command) == 0
+    assert len(calls) == 5  # four cells, the one that was interrupted twice
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_few_recordings_stand_beside_none(mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
