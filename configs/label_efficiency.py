@@ -3,8 +3,8 @@
     python -m lamae_jax.main --config=configs/label_efficiency.py --config.models=runs/A/model,runs/B/model \\
         --config.data.store=DIR --config.labels=ptbxl:super
 
-Each architecture is measured untrained, too. Stopped, the same command goes on. Writes results.csv (further columns: `n_train`,
-`draw`), predictions.npz, summary.json, figures/ and report.html.
+Each architecture is measured untrained, too. Stopped, the same command goes on. Writes results.csv (further columns: `model`,
+`size`, `n_train`, `draw`), predictions.npz, summary.json, figures/ and report.html.
 """
 
 from pathlib import Path

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,8 +22,8 @@ def write_with(path: Path | str, fill: Callable[[BinaryIO], Any]) -> None:
     """Write `path` atomically; `fill` receives the open binary file. Raises OSError (full disk, no permission)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two processes that write the same file from tearing each other's temporary one.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two processes that write the same file must not tear each other's temporary one; on two hosts they may have one id.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "wb") as file:
             fill(file)

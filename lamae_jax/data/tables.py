@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lamae_jax.data.sources import Entry, Source
+from lamae_jax.data.sources.csv_tables import clean_id
 from lamae_jax.data.store import REJECTED, TABLE
 from lamae_jax.errors import UserError
 from lamae_jax.files import write_csv, write_with
@@ -102,7 +103,7 @@ def write_labels(store: Path, source: Source, waveforms: set[str]) -> list[str]:
             rows[0] = [*rows[0], "has_waveform"]
             for i, row in enumerate(rows[1:], 1):
                 row = row + [""] * (width - len(row))  # a row cut short must not shift the new column
-                rows[i] = [*row, "1" if row[key].strip() in waveforms else "0"]
+                rows[i] = [*row, "1" if clean_id(row[key]) in waveforms else "0"]
         write_csv(store / "labels" / f"{name}.csv", rows)
         written.append(f"labels/{name}.csv")
     return written

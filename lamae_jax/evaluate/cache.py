@@ -25,6 +25,7 @@ import numpy as np
 from lamae_jax import model as model_room
 from lamae_jax.artifact.folder import Model, flatten
 from lamae_jax.data.store import Store
+from lamae_jax.errors import UserError
 from lamae_jax.evaluate import features as features_file
 from lamae_jax.evaluate.features import extract
 from lamae_jax.files import sha256_file, write_json, write_npy
@@ -61,7 +62,7 @@ def cached_features(
 ) -> dict[str, Stored]:
     """`features.extract` of the store's `rows` [N], taken from `folder` as far as they are there; the rest is encoded and kept.
 
-    Raises NotFinite as `extract` does.
+    Raises NotFinite as `extract` does, UserError where the folder changes meanwhile.
     """
     key = features_key(model, store, names)
     home = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -78,12 +79,28 @@ def cached_features(
         _write_piece(home, store, part, arrays)
     if parts:
         pieces = _whole_pieces(home, store, names)
-    held = np.concatenate([piece["rows"] for piece in pieces])
-    order = np.argsort(held, kind="stable")
-    where = order[np.searchsorted(held, rows, sorter=order)]
-    starts = np.concatenate([[0], np.cumsum([len(piece["rows"]) for piece in pieces])])
-    piece_of = np.searchsorted(starts, where, side="right") - 1
-    return {name: Stored([piece[name] for piece in pieces], piece_of, where - starts[piece_of]) for name in names}
+    piece, place = located([each["rows"] for each in pieces], rows)
+    if (piece < 0).any():
+        raise UserError(f"{home}: features vanished or changed while they were read; the same command makes them again")
+    return {name: Stored([each[name] for each in pieces], piece, place) for name in names}
+
+
+def located(held: list[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In which of the arrays `held` each of `rows` [N] stands, and where in it; -1 where in none.
+
+    Of [4, 7] and [2], row 7 is (0, 1), row 2 is (1, 0), row 5 is (-1, -1).
+    """
+    all_rows = np.concatenate([np.zeros(0, np.int64), *held])
+    piece_of = np.repeat(np.arange(len(held)), [len(each) for each in held])
+    place_of = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(each)) for each in held)])
+    order = np.argsort(all_rows, kind="stable")
+    found = np.searchsorted(all_rows, rows, sorter=order)
+    there = found < len(all_rows)
+    there[there] = all_rows[order[found[there]]] == rows[there]
+    at = order[found[there]]
+    piece, place = np.full(len(rows), -1), np.full(len(rows), -1)
+    piece[there], place[there] = piece_of[at], place_of[at]
+    return piece, place
 
 
 def features_key(model: Model, store: Store, names: tuple[str, ...]) -> dict[str, Any]:

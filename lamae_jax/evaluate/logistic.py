@@ -2,7 +2,7 @@
 
 Legend: N records, F features, C labels, R = min(N, F) directions. The objective of label c is
 `mean over its known records of log-loss + l2 / 2 |w_c|^2`, the intercept unpenalised, so that `l2` means the same whatever N
-(scikit-learn's C is 1 / (l2 N)). Float64 throughout.
+(scikit-learn's C is 1 / (l2 N)). Float64, but for the steps of conjugate gradients.
 
 Features are turned once into their principal directions: the penalty does not see a rotation, and there the Hessian is nearly
 diagonal, so that a few conjugate-gradient steps make one Newton step for every label together (two matrix products each).
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
+
+from lamae_jax.errors import UserError
 
 # Newton decrement (twice the objective's distance to its minimum): far below what a change in any AUROC could come from.
 TOLERANCE = 1e-13
@@ -87,7 +89,7 @@ class _Problem:
         return np.vstack([self.features.T @ residual, residual.sum(0)])
 
     def minimise(self, start: np.ndarray, strength: float) -> np.ndarray:
-        """Newton's method with conjugate gradients inside and step halving; raises ArithmeticError if it does not arrive."""
+        """Newton's method with conjugate gradients inside and step halving; raises UserError if it does not arrive."""
         l2 = np.full((self.directions + 1, 1), strength)
         l2[-1] = 0  # the intercept is free
         arrived = np.empty_like(start)
@@ -118,7 +120,9 @@ class _Problem:
                     break
                 length = np.where(short, length / 2, length)
             solution, logits, value = solution + length * step, logits + length * along, new
-        raise ArithmeticError(f"logistic regression did not converge at l2 {strength:g} in {NEWTON_STEPS} steps")
+        raise UserError(
+            f"the linear probe did not arrive at l2 {strength:g} in {NEWTON_STEPS} steps; look at the features (constant? huge?)"
+        )
 
     def newton_step(self, gradient: np.ndarray, curvature: np.ndarray, l2: np.ndarray) -> np.ndarray:
         """Solve Hessian step = -gradient, columns together, by conjugate gradients preconditioned by its near-diagonal.

@@ -19,7 +19,7 @@ class ModelConfig:
 
     `leads` L, `samples` S a lead, `patch` P samples; T = S / P patches a lead; `width` D.
     `encoder_depth`, `latent_depth`, `decoder_depth` count transformer blocks; a latent depth of 0 means independent leads.
-    `decoder_reads` and `positions` are the forms of the method that docs/method.md describes.
+    `decoder_reads` and `positions` are forms of the method: docs/method.md, docs/decisions.md.
     `posterior` makes each of the encoder's tokens a Gaussian, of which the mean is read out: what MMVM's mixture form aligns.
     `remat` recomputes each block in the backward pass: less memory for about a third more time.
     `dtype` is what blocks compute in; parameters, LayerNorm, softmax and the loss stay float32.

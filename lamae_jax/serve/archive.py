@@ -149,7 +149,7 @@ def embed_archive(config: EmbedConfig, workdir: Path) -> dict[str, Any]:
         make_source_parts(recipe, config.workers, todo, files, encoder, leads, progress)
     progress.close()
     # First what could not be used: where that is everything, it is all there is to tell.
-    rejected = [line for part in files for line in read_part(part)[2]]
+    rejected = [line for part in files for line in told_of(part)[1]]
     write_csv(workdir / "rejected.csv", [["path", "record_id", "reason", "detail"], *rejected])
     refuse_all_rejected(config, rejected, total, workdir / "rejected.csv")
     facts = {"model": model.sha256, "readout": readout, "contract": model.contract.to_dict()}
@@ -271,16 +271,22 @@ def write_part(path: Path, part: Part, values: np.ndarray) -> None:
     write_with(path, lambda file: np.savez(file, told=np.array(told), embedding=values))
 
 
-def read_part(path: Path) -> tuple[dict[str, list[Any]], np.ndarray, list[list[str]]]:
-    """Columns, embeddings [n, F] and rejected lines of a part."""
+def told_of(path: Path) -> tuple[dict[str, list[Any]], list[list[str]]]:
+    """Columns and rejected lines of a part, without reading its embeddings."""
     with np.load(path, allow_pickle=False) as part:
         told = json.loads(str(part["told"]))
-        return told["columns"], part["embedding"], told["rejected"]
+        return told["columns"], told["rejected"]
+
+
+def embeddings_of(path: Path) -> np.ndarray:
+    """The embeddings [n, F] of a part; [0, 0] where all of it was rejected."""
+    with np.load(path, allow_pickle=False) as part:
+        return np.asarray(part["embedding"])
 
 
 def write_parquet(path: Path, parts: list[Path], facts: dict[str, Any]) -> None:
     """One row a recording: the columns COLUMNS and `embedding`, a list of F float32; `facts` as the schema's metadata."""
-    width = max((read_part(part)[1].shape[1] for part in parts), default=0)
+    width = next((width for part in parts if (width := embeddings_of(part).shape[1])), 0)  # as a rule the first's
     kinds = {"record_id": pa.string(), "row": pa.int64(), "missing": pa.string(), "flags": pa.string()}
     schema = pa.schema([*kinds.items(), ("embedding", pa.list_(pa.float32(), width))])
     schema = schema.with_metadata({"lamae_jax": json.dumps(facts)})
@@ -288,9 +294,11 @@ def write_parquet(path: Path, parts: list[Path], facts: dict[str, Any]) -> None:
     def fill(file: Any) -> None:
         with pq.ParquetWriter(file, schema) as writer:
             for part in parts:
-                columns, values, _ = read_part(part)
+                columns, _ = told_of(part)
                 arrays = [pa.array(columns[name], kind) for name, kind in kinds.items()]
-                arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), pa.float32()), width))
+                arrays.append(
+                    pa.FixedSizeListArray.from_arrays(pa.array(embeddings_of(part).reshape(-1), pa.float32()), width)
+                )
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
     write_with(path, fill)
@@ -298,8 +306,10 @@ def write_parquet(path: Path, parts: list[Path], facts: dict[str, Any]) -> None:
 
 def write_npz(path: Path, parts: list[Path], facts: dict[str, Any]) -> None:
     """The same as arrays: `record_id`, `row`, `missing`, `flags` [N], `embedding` [N, F], and `facts`, one JSON text."""
-    read = [read_part(part) for part in parts]
-    arrays: dict[str, Any] = {name: np.array([value for part in read for value in part[0][name]]) for name in COLUMNS}
-    values = [part[1] for part in read if len(part[1])]
+    told = [columns for columns, _ in map(told_of, parts)]
+    arrays: dict[str, Any] = {
+        name: np.array([value for columns in told for value in columns[name]]) for name in COLUMNS
+    }
+    values = [each for each in map(embeddings_of, parts) if len(each)]
     arrays["embedding"] = np.concatenate(values) if values else np.zeros((0, 0), np.float32)
     write_with(path, lambda file: np.savez(file, facts=np.array(json.dumps(facts)), **arrays))

@@ -85,6 +85,17 @@ def test_label_tables_come_whole_and_say_which_waveforms_are_here(whole: Path) -
     assert rows[0]["scp_codes"] == "{'NORM': 100.0}"
 
 
+def test_ids_that_went_through_a_float_are_known_in_label_tables_too(tmp_path: Path) -> None:
+    tiny.write_ptb_xl(tmp_path / "source", 6)
+    table = tmp_path / "source/ptbxl_database.csv"
+    head, *lines = table.read_text().splitlines()
+    assert head.startswith("ecg_id,")
+    table.write_text("\n".join([head, *(line.replace(",", ".0,", 1) for line in lines)]) + "\n")
+    prepare(tiny.config(tmp_path / "source", tmp_path / "store"), tmp_path / "run")
+    with open(tmp_path / "store/labels/ptbxl_database.csv", newline="") as file:
+        assert [(row["ecg_id"], row["has_waveform"]) for row in csv.DictReader(file)][0] == ("1.0", "1")
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_any_number_of_workers_gives_the_same_bytes(source: Path, whole: Path, tmp_path: Path, workers: int) -> None:
     prepare(tiny.config(source, tmp_path / "other", workers=workers), tmp_path / "run")

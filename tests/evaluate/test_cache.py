@@ -1,7 +1,9 @@
 """Features on disk: encoded once, found again by all that they depend on, made again where they are damaged."""
 
 import dataclasses
+import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from test_features import CONFIG, INPUTS, made_store
 
 from lamae_jax.artifact.folder import Model
 from lamae_jax.data.store import Store
+from lamae_jax.errors import UserError
 from lamae_jax.evaluate import cache
 from lamae_jax.evaluate.cache import cached_features
 from lamae_jax.evaluate.features import TOKENS, extract
@@ -135,3 +138,24 @@ def test_a_damaged_file_is_made_again(
     np.testing.assert_array_equal(before["la_mean"], after["la_mean"])
     take(tmp_path, model, store, ROWS)
     assert len(encoded) == 2
+
+
+def test_features_that_vanish_while_they_are_read_are_no_other_records(
+    model: Model, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(tmp_path, model, store, ROWS)
+    write = cache._write_piece
+
+    def and_lose_the_first(home: Path, *rest: Any) -> None:
+        write(home, *rest)
+        shutil.rmtree(min(home.glob("*/"), key=lambda piece: piece.stat().st_mtime))
+
+    monkeypatch.setattr(cache, "_write_piece", and_lose_the_first)
+    with pytest.raises(UserError, match="vanished or changed while they were read"):
+        take(tmp_path, model, store, np.arange(12))
+
+
+def test_rows_are_found_in_whatever_piece_holds_them() -> None:
+    piece, place = cache.located([np.array([4, 7]), np.array([2])], np.array([7, 2, 5, 9, 4]))
+    assert piece.tolist() == [0, 1, -1, -1, 0] and place.tolist() == [1, 0, -1, -1, 0]
+    assert cache.located([], np.array([3]))[0].tolist() == [-1]

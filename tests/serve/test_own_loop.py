@@ -1,10 +1,9 @@
-"""The network and its presets in somebody else's training loop: what README's "in your own loop" shows."""
+"""The network and its presets in somebody else's training loop: as docs/using.md says."""
 
 import numpy as np
 
 
 def test_build_and_train_in_a_loop_of_ones_own() -> None:
-    # --- docs/using.md quotes from here ...
     import jax
     import jax.numpy as jnp
     import optax
@@ -37,7 +36,6 @@ def test_build_and_train_in_a_loop_of_ones_own() -> None:
     for number in range(30):
         params, state, value = step(params, state, x, available, jax.random.key(number))
         losses.append(float(value))
-    # ... to here ---
     assert losses[-1] < 0.9 * losses[0]
 
 
