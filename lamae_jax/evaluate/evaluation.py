@@ -60,6 +60,10 @@ class EvaluationConfig:
                 raise UserError(f"{field} is empty: pass --config.{field}={example}")
         if self.mode not in MODES:
             raise UserError(f"mode={self.mode}: must be one of {', '.join(MODES[:3])}")
+        if self.mode == "finetune" and self.tuning is None:
+            raise UserError(
+                "mode=finetune: a probe leaves the model as it is; take configs/finetune.py, with the same fields"
+            )
         first = self.mode == "finetune" and self.readout == ""
         if self.readout not in ("all", *READOUTS) and not first:
             raise UserError(f"readout={self.readout}: must be all or one of {', '.join(READOUTS)}")

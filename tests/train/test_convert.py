@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ import lamae_jax
 from lamae_jax.config import run_config
 from lamae_jax.errors import UserError
 from lamae_jax.train.convert import checkpoint_from_model, model_from_checkpoint, save
+from lamae_jax.train.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,30 @@ def test_the_last_checkpoint_is_the_model_and_earlier_ones_are_others(done: Path
     assert save(model_from_checkpoint(config, done, 4), tmp_path / "earlier") != model.sha256
     with pytest.raises(UserError, match="no checkpoint of step 5; there are 4, 6"):
         model_from_checkpoint(config, done, 5)
+
+
+def test_a_run_that_saves_meanwhile_is_only_read(done: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(done, workdir)
+    (workdir / "checkpoints" / "8.orbax-checkpoint-tmp" / "state").mkdir(parents=True)  # the save under way
+    before = sorted(workdir.rglob("*"))
+    assert model_from_checkpoint(run_config(workdir), workdir).provenance["step"] == 6
+    assert sorted(workdir.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_run_goes_on_at_the_rate_of_its_step(name: str, done: Path, small_store: Path, tmp_path: Path) -> None:
+    """With fresh moments Adam's first update of a bias, which does not decay, is as large as the rate."""
+    config, model = run_config(done), lamae_jax.load(done / "model")
+    optimizer = dataclasses.replace(config.step.optimizer, name=name)
+    config = dataclasses.replace(config, step=dataclasses.replace(config.step, optimizer=optimizer))
+    checkpoint_from_model(config, model, tmp_path, step=4)
+    assert run(small_store, tmp_path, optimizer__name=name, checkpoint__every=1) == 0
+    logged = {line["step"]: line["learning_rate"] for line in read_metrics(tmp_path / "metrics.jsonl") if "grad_norm" in line}
+    after = model_from_checkpoint(config, tmp_path, 5).params
+    changes = jax.tree.map(lambda new, old: np.abs(np.asarray(new) - old).max(), after, model.params)
+    assert changes["head"]["bias"] == pytest.approx(logged[5], rel=1e-2)
+    assert changes["head"]["kernel"] > 0.1 * logged[5]
 
 
 @pytest.mark.parametrize("seen", [[5, 2**63 + 1], None], ids=["known", "unknown"])
@@ -58,4 +84,5 @@ def test_another_folder_is_one_line(done: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="name the folder of a pretraining"):
         run_config(tmp_path)
     with pytest.raises(UserError, match="there is none"):
-        model_from_checkpoint(run_config(done), tmp_path)
+        model_from_checkpoint(run_config(done), tmp_path / "mistyped")
+    assert not list(tmp_path.iterdir())

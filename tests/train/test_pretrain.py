@@ -11,12 +11,15 @@ import threading
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from conftest import command, parameters, run  # type: ignore[attr-defined]
 
 import lamae_jax
+from lamae_jax.config import run_config
 from lamae_jax.main import main
+from lamae_jax.train.step import init_state
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +217,32 @@ def test_a_disk_without_room_for_checkpoints_is_refused_at_once(
     assert run(small_store, tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert "0 MB are free, checkpoints of" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("newest, free, code", [(4, 1.0, 0), (4, 0.9, 2), (6, 0.0, 0)])
+def test_going_on_needs_room_for_what_is_still_to_be_written(
+    newest: int,
+    free: float,
+    code: int,
+    finished: Path,
+    small_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two whole checkpoints, the newest and the best, are replaced by the next ones; `free` is in checkpoints."""
+    import shutil
+    from types import SimpleNamespace
+
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "summary.json").unlink()
+    checkpoints = workdir / "checkpoints"
+    if newest == 4:
+        (checkpoints / "6").rename(checkpoints / "2")
+    config = run_config(workdir)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(lambda: init_state(config.step))))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free * size))
+    assert run(small_store, workdir, checkpoint__keep=1) == code
 
 
 def test_two_processes_in_one_workdir_are_refused(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -73,6 +75,35 @@ def test_files_of_an_earlier_job_count_for_nothing(tmp_path: Path) -> None:
     time.sleep(1)
     assert first.poll() is None  # it waits for the real one
     assert process(tmp_path, 1, "done").wait(30) == 0 and first.wait(30) == 0
+
+
+def away(monkeypatch: pytest.MonkeyPatch, method: str, times: float) -> None:
+    """Let the disk be away for so many calls of a method of Path."""
+    real, calls = getattr(Path, method), iter(range(10**9))
+
+    def stale(self: Path, *arguments: object, **options: object) -> object:
+        if self.suffix != ".json" and method == "read_text" or next(calls) >= times:
+            return real(self, *arguments, **options)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+
+    monkeypatch.setattr(Path, method, stale)
+
+
+@pytest.mark.parametrize("method", ["read_text", "mkdir"])
+def test_a_disk_that_is_away_for_a_moment_does_not_end_a_meeting(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = process(tmp_path, 1, "wait")
+    away(monkeypatch, method, times=3)
+    Watch(tmp_path, "today", 0, 2).meet("both are here")
+    other.kill()
+    other.wait()
+
+
+def test_a_disk_that_stays_away_ends_a_meeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away(monkeypatch, "read_text", times=float("inf"))
+    with pytest.raises(OSError, match="Stale"):
+        Watch(tmp_path, "today", 0, 2, dead=0.2).meet("both are here")
 
 
 def test_a_single_process_watches_nobody(tmp_path: Path) -> None:
