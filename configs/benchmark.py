@@ -4,8 +4,8 @@
     python -m lamae_jax.main --config=configs/benchmark.py:accelerator  # one GPU or TPU chip, bfloat16
     python -m lamae_jax.main --config=configs/benchmark.py:growth       # cost against sizes, up to 800,000 records
 
-Writes benchmark.json (growth: growth.json) and prints tables. Medians of measurements that alternate with the peak's; shares of the peak compare
-between machines, ECG/s don't.
+Writes benchmark.json (growth: growth.json) and prints tables. Medians of measurements that alternate with the peak's;
+shares of the peak compare between machines, ECG/s don't.
 """
 
 from ml_collections import ConfigDict

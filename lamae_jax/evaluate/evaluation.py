@@ -15,7 +15,7 @@ from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_calibration, draw_probe, draw_roc
-from lamae_jax.evaluate.outcomes import MODES, Settings, chosen_readouts, outcomes
+from lamae_jax.evaluate.outcomes import MODES, Settings, chosen_readouts, outcomes, refusal
 from lamae_jax.evaluate.report import write_report
 from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.summary import summarise
@@ -88,6 +88,9 @@ def evaluate(config: EvaluationConfig, workdir: Path) -> dict[str, Any]:
     task = open_task(config.labels, Store.open(config.store), config.icd10, config.limit)
     model = open_model(config.model, task.store, config.seed)
     readouts = chosen_readouts(model.config, config.mode, config.readout)
+    if config.readout == "all" and config.mode != "attention":
+        for why in filter(None, (refusal(model.config, name) for name in READOUTS)):
+            say(f"left out: {why}")
     checked = check_not_pretrained(model, task)
     sizes = ", ".join(f"{count} {part}" for part, count in task.counts.items())
     say(f"{config.labels}: {len(task.learnable)} of {len(task.labels.names)} labels, records: {sizes}")

@@ -28,7 +28,6 @@ from lamae_jax.evaluate.results import Outcome
 from lamae_jax.evaluate.task import PARTS, Examples, Prediction, Task, system_of
 from lamae_jax.evaluate.tuning import Labelled, TuneConfig, fine_tune, predict
 from lamae_jax.model.presets import READOUTS, ModelConfig
-from lamae_jax.progress import say
 
 MODES = ("linear", "attention", "knn", "finetune")
 
@@ -63,14 +62,16 @@ def chosen_readouts(model: ModelConfig, mode: str, readout: str) -> tuple[str, .
     if readout != "all":
         model.check_readout(readout)
         return (readout,)
-    names = []
-    for name in READOUTS:
-        try:
-            model.check_readout(name)
-            names.append(name)
-        except UserError as refusal:
-            say(f"left out: {refusal}")
-    return tuple(names)
+    return tuple(name for name in READOUTS if not refusal(model, name))
+
+
+def refusal(model: ModelConfig, readout: str) -> str:
+    """Why a model cannot give a readout; empty where it can."""
+    try:
+        model.check_readout(readout)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def pretraining_seed(model: Model) -> int | None:
@@ -154,9 +155,9 @@ def _tuned(model: Model, task: Task, x: np.ndarray, head: Head, settings: Settin
     if not model.sha256:  # nothing was learned yet that low rates would protect
         tuning = dataclasses.replace(tuning, layer_decay=1.0)
     title = f"{system_of(model, head.readout)} {head.readout}"
-    train, validation = (Labelled(task.store, task.rows[task.part == part], task.values(part)) for part in PARTS[:2])
+    train, validation = (Labelled(task.store, task.rows_of(part), task.values(part)) for part in PARTS[:2])
     tuned = fine_tune(model, head, tuning, train, validation, title)
-    chances = expit(predict(tuned.model, task.store, task.rows[task.part == "test"], title))
+    chances = expit(predict(tuned.model, task.store, task.rows_of("test"), title))
     seen = model.pretraining_records
     if seen is not None:  # what it was tuned on must not be tested on either
         seen = np.union1d(seen, pretraining_record_keys([task.store], [train.rows]))

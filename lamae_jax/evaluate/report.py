@@ -126,7 +126,7 @@ def label_table(task: Task, all_judged: Sequence[Judged]) -> str:
     """A row a label in the order of the label set, below it the macro mean."""
     place = {int(c): i for i, c in enumerate(task.learnable)}
     labels = task.labels
-    test = labels.matrix[task.rows[task.part == "test"]]
+    test = labels.matrix[task.rows_of("test")]
     intervals = [each.intervals for each in all_judged]
     rows = []
     for c, label in enumerate(labels.names):

@@ -99,7 +99,7 @@ class ResultSet(NamedTuple):
 def judge(task: Task, outcome: Outcome, resamples: int, seed: int) -> Judged:
     """Score one outcome on the test fold, once. Outcomes judged with the same task, resamples and seed are paired."""
     labels, chances = task.values("test"), outcome.prediction.chances
-    patients = task.store.patients[task.rows[task.part == "test"]].astype(str)
+    patients = task.store.patients[task.rows_of("test")].astype(str)
     found = macro_auroc(labels, chances).per_label
     known = ~np.isnan(labels)
     precision = [auprc(labels[k, c] == 1, chances[k, c]) for c, k in enumerate(known.T)]
@@ -168,7 +168,7 @@ def write_results(path: Path, sets: Sequence[ResultSet], more: Sequence[str] = (
     lines: list[list[object]] = [[*COLUMNS, *more]]
     for task, all_judged, values in sets:
         place = {int(c): i for i, c in enumerate(task.learnable)}
-        train, test = (task.labels.matrix[task.rows[task.part == part]] for part in ("train", "test"))
+        train, test = (task.labels.matrix[task.rows_of(part)] for part in ("train", "test"))
         counts = [(train == 1).sum(axis=0), (test == 1).sum(axis=0), (~np.isnan(test)).sum(axis=0)]
         for judged in all_judged:
             o, intervals = judged.outcome, judged.intervals
@@ -190,7 +190,7 @@ def write_predictions(path: Path, sets: Sequence[ResultSet], more: Sequence[str]
     All sets are of one task; what stands in the further columns `more` of their lines stands here under the same names, [S].
     """
     task = sets[0].task
-    rows = task.rows[task.part == "test"]
+    rows = task.rows_of("test")
     outcomes = [judged.outcome for each in sets for judged in each.judged]
     further = {name: [each.more[k] for each in sets for _ in each.judged] for k, name in enumerate(more)}
     arrays = {

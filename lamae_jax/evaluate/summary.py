@@ -55,7 +55,7 @@ def summarise(
 
 def described_bootstrap(task: Task, judged: Judged, resamples: int, seed: int) -> dict[str, Any]:
     """How intervals were made, and which labels a resample left one-sided how often."""
-    patients = task.store.patients[task.rows[task.part == "test"]]
+    patients = task.store.patients[task.rows_of("test")]
     return {
         "resamples": resamples,
         "seed": seed,

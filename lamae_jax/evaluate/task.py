@@ -67,9 +67,13 @@ class Task:
     part: np.ndarray
     learnable: np.ndarray
 
+    def rows_of(self, part: str) -> np.ndarray:
+        """The rows of a part's records, [n]."""
+        return self.rows[self.part == part]
+
     def values(self, part: str) -> np.ndarray:
         """The learnable labels of a part's records, [n, C]."""
-        return self.labels.matrix[self.rows[self.part == part]][:, self.learnable]
+        return self.labels.matrix[self.rows_of(part)][:, self.learnable]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,11 +86,11 @@ class Task:
         return {part: int(np.count_nonzero(self.part == part)) for part in PARTS}
 
 
-def open_task(spec: str, store: Store, icd10: Icd10Rules, limit: int = 0, draw: int = 0) -> Task:
+def open_task(spec: str, store: Store, icd10: Icd10Rules, limit: int = 0) -> Task:
     """The records of the three parts that the labels `spec` keep, part by part; `icd10`: rules of such labels.
 
-    With `limit` the training part is a nested subset of whole patients of at most so many records, another for each `draw`.
-    Raises UserError for an empty part, shared patients, or labels of which none can be learned, chosen by and scored.
+    With `limit` the training part is a `subset`. Raises UserError for an empty part, shared patients, or labels of which none
+    can be learned, chosen by and scored.
     """
     store = split_for(spec, store, icd10)
     labels = load_labels(spec, store, icd10)
@@ -98,11 +102,25 @@ def open_task(spec: str, store: Store, icd10: Icd10Rules, limit: int = 0, draw: 
             raise UserError(
                 f"labels: none of the {len(parts[part][0])} {part} records of {store.folder} has a known label"
             )
-    if limit:
-        (kept["train"],) = limited([store], [kept["train"]], limit, draw)
+    task = _task(spec, store, labels, kept)
+    return subset(task, limit) if limit else task
+
+
+def subset(task: Task, limit: int, draw: int = 0) -> Task:
+    """The task with a nested subset of whole patients of at most `limit` training records, another for each `draw`.
+
+    Store and labels are the task's own: many subsets cost no more memory and no more open files. Raises UserError for labels of
+    which none can be learned, chosen by and scored.
+    """
+    kept = {part: task.rows_of(part) for part in PARTS}
+    (kept["train"],) = limited([task.store], [kept["train"]], limit, draw)
+    return _task(task.name, task.store, task.labels, kept)
+
+
+def _task(name: str, store: Store, labels: Labels, kept: dict[str, np.ndarray]) -> Task:
     rows = np.concatenate(list(kept.values()))
     part_of = np.repeat(list(kept), [len(each) for each in kept.values()])
-    return Task(spec, store, labels, rows, part_of, _learnable(labels, kept))
+    return Task(name, store, labels, rows, part_of, _learnable(labels, kept))
 
 
 def _learnable(labels: Labels, parts: dict[str, np.ndarray]) -> np.ndarray:
@@ -167,7 +185,7 @@ def check_not_pretrained(model: Model, task: Task) -> str:
 def check_apart(pretraining_records: np.ndarray, task: Task, when: str) -> str:
     """The same of the keys of records that `were` pretrained on, or (`when`) `would be`."""
     store = task.store
-    ids = store.record_ids[task.rows[task.part == "test"]].astype(str)
+    ids = store.record_ids[task.rows_of("test")].astype(str)
     seen = sorted(set(ids[np.isin(text_hashes(store.name, ids), pretraining_records)].tolist()))
     if seen:
         more = f" and {len(seen) - 10} more" if len(seen) > 10 else ""

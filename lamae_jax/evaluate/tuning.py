@@ -40,8 +40,9 @@ Trainable = dict[str, Any]  # "model": the model's parameters, "head": kernel [F
 class TuneConfig:
     """How a model is fine-tuned. Raises UserError for impossible values.
 
-    `layer_decay`: what a layer's rate is of the next one's, the head having `learning_rate`; `drop_path`: the chance with which
-    a record skips the last block, falling to 0 for the first; `eval_every`: steps between two looks at validation.
+    `batch_size`: records a step, all of them where there are fewer; `layer_decay`: what a layer's rate is of the next one's, the
+    head having `learning_rate`; `drop_path`: the chance with which a record skips the last block, falling to 0 for the first;
+    `eval_every`: steps between two looks at validation.
     """
 
     steps: int
@@ -171,8 +172,9 @@ def fine_tune(model: Model, head: Head, config: TuneConfig, train: Labelled, val
     """Fine-tune a model under a `head` (evaluate/linear.py finds one); returns what was best on validation, the earlier of
     equals, the start included.
 
-    Raises UserError where a batch cannot be filled, NotFinite where the loss is not finite.
+    Fewer training records than a batch holds are one batch, every step. Raises NotFinite where the loss is not finite.
     """
+    config = dataclasses.replace(config, batch_size=min(config.batch_size, len(train.rows)))
     mesh = sharing(config.batch_size)
     update = make_step(model, head, config, mesh)
     start = {"model": model.params, "head": {"kernel": head.kernel, "bias": head.bias}}

@@ -31,10 +31,13 @@ def _metric(metrics: dict[str, float]) -> float:
     return metrics[METRIC]
 
 
-def check_room(folder: Path, state: Any, keep: int) -> None:
-    """Refuse a disk that cannot hold the checkpoints of `state`: `keep`, the best, and the one being written."""
+def check_room(folder: Path, state: Any, keep: int, there: int) -> None:
+    """Refuse a disk that cannot hold the checkpoints of `state`: `keep`, the best, and the one being written.
+
+    Those that are `there` already need no more room; where there are more, the next one must still find its own.
+    """
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    needed, free = (keep + 2) * size, shutil.disk_usage(folder).free
+    needed, free = (keep + 2 - min(there, keep + 1)) * size, shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
             f"--workdir={folder}: {free / 1e6:.0f} MB are free, checkpoints of {size / 1e6:.0f} MB need {needed / 1e6:.0f}; "
@@ -43,25 +46,31 @@ def check_room(folder: Path, state: Any, keep: int) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of one run, as a context: leaving it waits for the save under way and passes its error on."""
+    """The checkpoints of one run, as a context: leaving it waits for the save under way and passes its error on.
 
-    def __init__(self, folder: Path, keep: int):
+    Without `keep` they are only read: nothing is made or removed, and the run may go on saving there.
+    """
+
+    def __init__(self, folder: Path, keep: int | None = None):
+        self.folder = folder
+        if keep is None:
+            options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
+        else:
+            options = self._writing(keep)
+        self.manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    @staticmethod
+    def _writing(keep: int) -> ocp.CheckpointManagerOptions:
         if keep < 1:
             raise UserError(f"checkpoint.keep={keep}: must be at least 1")
-        self.folder = folder
         best = preservation_policy.BestN(
             get_metric_fn=_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
-        self.manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                best_fn=_metric,
-                best_mode="min",
-                preservation_policy=preservation_policy.AnyPreservationPolicy(
-                    [preservation_policy.LatestN(keep), best]
-                ),
-                cleanup_tmp_directories=True,
-            ),
+        return ocp.CheckpointManagerOptions(
+            best_fn=_metric,
+            best_mode="min",
+            preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep), best]),
+            cleanup_tmp_directories=True,
         )
 
     def __enter__(self) -> Checkpoints:

@@ -18,6 +18,7 @@ from lamae_jax.artifact.folder import Model, save_model
 from lamae_jax.data.store import open_stores
 from lamae_jax.errors import UserError
 from lamae_jax.train.checkpoint import Checkpoints
+from lamae_jax.train.optimizer import begin_at
 from lamae_jax.train.pretrain import ORIGIN, PretrainConfig, check_origin
 from lamae_jax.train.step import init_state
 
@@ -27,7 +28,7 @@ def model_from_checkpoint(config: PretrainConfig, workdir: Path | str, step: int
 
     Its pretraining records are left out: a run writes them when it ends. Raises UserError where there is no such checkpoint.
     """
-    with Checkpoints(_folder(workdir), config.checkpoint_keep) as checkpoints:
+    with Checkpoints(_folder(workdir)) as checkpoints:  # the run may be writing there
         steps = sorted(checkpoints.manager.all_steps())
         if not steps or (step is not None and step not in steps):
             there = f"there are {', '.join(map(str, steps))}" if steps else "there is none"
@@ -48,7 +49,7 @@ def checkpoint_from_model(config: PretrainConfig, model: Model, workdir: Path | 
     """
     check_origin(config, model, "model")
     state = jax.jit(lambda: init_state(config.step))()
-    changed = {"params": model.params, "step": state.step + step}
+    changed = {"params": model.params, "step": state.step + step, "opt_state": begin_at(state.opt_state, step)}
     if state.ema is not None:
         changed["ema"] = model.params
     state = dataclasses.replace(state, **{name: jax.device_put(value) for name, value in changed.items()})

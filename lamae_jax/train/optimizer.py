@@ -92,3 +92,16 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     else:
         update = optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay, mask=_matrices)
     return optax.chain(optax.clip_by_global_norm(config.clip), update)
+
+
+def begin_at(opt_state: Any, step: int) -> Any:
+    """A fresh optimiser's state whose learning rate is that of `step`. The moments' own counts stay 0: they say how many
+    gradients those have seen."""
+
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    def moved(node: Any) -> Any:
+        return node._replace(count=node.count + step) if is_schedule(node) else node
+
+    return jax.tree.map(moved, opt_state, is_leaf=is_schedule)

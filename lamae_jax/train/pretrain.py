@@ -137,11 +137,11 @@ def train(run: Run) -> TrainState:
     """The loop. Order within a step: update, evaluate, save, fetch the next batch; so a restart sees neither gap nor repeat."""
     config, workdir, seconds, at = run.config, run.workdir, run.seconds, run.watch.at
     process, processes = jax.process_index(), jax.process_count()
-    check_room(workdir, run.abstract, config.checkpoint_keep)
     with Checkpoints(workdir / "checkpoints", config.checkpoint_keep) as checkpoints:
         state, start = begin(run, checkpoints)
         if start == config.steps:
             return state
+        check_room(workdir, run.abstract, config.checkpoint_keep, len(checkpoints.manager.all_steps()))
         source = BatchSource(run.data.stores, run.data.train, config.batch_size, config.step.seed, process, processes)
         log = Metrics(workdir, start, config.steps, config.batch_size, config.log_every, writes=process == 0)
         with log, train_batches(source, start, config.workers) as batches, last_good(checkpoints):

@@ -11,12 +11,16 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from lamae_jax.errors import Lost
 from lamae_jax.files import write_json
+
+T = TypeVar("T")
 
 BEAT = 5.0  # s between two signs of life
 DEAD = 60.0  # s without any: the process is gone
@@ -85,8 +89,8 @@ class Watch:
             return
         self.met += 1
         self.at(f"waiting for the others: {why}")
-        self._write()
-        while any(sign is None or sign.met < self.met for sign in map(self._read, range(self.count))):
+        self._patiently(self._write)
+        while not self._patiently(self._all_here):
             time.sleep(0.05)
 
     def lost(self, error: Exception) -> Lost:
@@ -109,6 +113,20 @@ class Watch:
         except FileNotFoundError:
             return None
         return sign if sign.job == self.job else None
+
+    def _all_here(self) -> bool:
+        return all(sign is not None and sign.met >= self.met for sign in map(self._read, range(self.count)))
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """What `work` returns, though the disk be away for a moment (a stale handle of NFS, say); if for longer, its OSError."""
+        patience = time.monotonic() + self.dead / 2  # before the others take this process for dead
+        while True:
+            try:
+                return work()
+            except OSError:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(0.05)
 
     def _run(self) -> None:
         last: dict[int, Sign] = {}  # the last sign of each, and when it changed

@@ -22,11 +22,11 @@ from lamae_jax.evaluate import task
 from lamae_jax.evaluate.evaluation import EvaluationConfig, evaluate
 from lamae_jax.evaluate.linear import L2_VALUES
 from lamae_jax.evaluate.statistics import macro_auroc
-from lamae_jax.evaluate.task import check_contract, open_task, system_of, untrained
+from lamae_jax.evaluate.task import check_contract, open_task, subset, system_of, untrained
 from lamae_jax.evaluate.tuning import TuneConfig, predict
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import init_params
-from lamae_jax.model.presets import ModelConfig, preset
+from lamae_jax.model.presets import READOUTS, ModelConfig, preset
 from lamae_jax.signal.contract import SignalContract
 
 RECORDS, FS, SECONDS = 100, 100, 4.0
@@ -248,12 +248,14 @@ def test_the_model_that_is_left_predicts_what_was_scored(mode: str, readout: str
 def test_fewer_training_records_are_a_subset_of_whole_patients(store: Path) -> None:
     opened = Store.open(store)
     whole, half, tenth = (open_task("ptbxl:super", opened, Icd10Rules(), limit) for limit in (0, 40, 10))
-    rows = [set(each.rows[each.part == "train"].tolist()) for each in (whole, half, tenth)]
+    rows = [set(each.rows_of("train").tolist()) for each in (whole, half, tenth)]
     assert rows[2] < rows[1] < rows[0] and (len(rows[1]), len(rows[2])) == (40, 10)
-    other = open_task("ptbxl:super", opened, Icd10Rules(), 10, draw=1)
-    assert set(other.rows[other.part == "train"].tolist()) != rows[2]
+    assert set(subset(whole, 10, draw=1).rows_of("train").tolist()) != rows[2]
+    again = subset(whole, 10)
+    for part in ("train", "validation", "test"):
+        np.testing.assert_array_equal(again.rows_of(part), tenth.rows_of(part))
     for part in ("validation", "test"):
-        np.testing.assert_array_equal(tenth.rows[tenth.part == part], whole.rows[whole.part == part])
+        np.testing.assert_array_equal(tenth.rows_of(part), whole.rows_of(part))
 
 
 def test_the_report_stands_alone(store: Path, tmp_path: Path) -> None:
@@ -354,6 +356,7 @@ def test_stored_records_may_be_longer_than_the_models(store: Path) -> None:
         (None, {"resamples": 0}, "resamples=0"),
         (None, {"limit": -1}, "data.limit=-1"),
         (None, {"mode": "svm"}, "mode=svm: must be one of linear, attention, knn"),
+        (None, {"mode": "finetune", "tuning": None}, "mode=finetune: a probe .*; take configs/finetune.py"),
         (None, {"mode": "attention", "readout": "la_cls"}, "reads the tokens themselves"),
         (None, {"seed": -1}, "seed=-1"),
         (None, {"readout": "cls"}, "readout=cls: must be all or one of la_cls"),
@@ -375,7 +378,11 @@ def test_what_cannot_be_probed_is_refused_before_any_work(
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
-def test_all_means_the_readouts_that_the_model_has(store: Path, tmp_path: Path) -> None:
+def test_all_means_the_readouts_that_the_model_has_and_the_others_are_said_once(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = save(tmp_path / "model", dataclasses.replace(SMALL, latent_depth=0))
     summary = run(store, tmp_path / "run", model=str(model))
     assert list(summary["macro_auroc"]) == ["encoder_mean", "encoder_concat"]
+    out = capsys.readouterr().out
+    assert [out.count(f"left out: readout={name}: ") for name in READOUTS] == [1, 1, 0, 0]

@@ -97,6 +97,14 @@ def test_the_same_command_gives_the_same_model(model: Model) -> None:
     jax.tree.map(np.testing.assert_array_equal, first, again)
 
 
+def test_fewer_records_than_a_batch_are_all_in_every_step(model: Model) -> None:
+    eight, head = STORE.task(range(8)), silent("encoder_mean")
+    few = dataclasses.replace(QUICK, steps=2, eval_every=2, batch_size=8)
+    more = dataclasses.replace(few, batch_size=32)
+    found, due = (fine_tune(model, head, each, eight, VALIDATION, "test").model.params for each in (more, few))
+    jax.tree.map(np.testing.assert_array_equal, found, due)
+
+
 def test_read_at_the_encoder_latent_attention_neither_counts_nor_changes(model: Model) -> None:
     rates = layer_rates(CONFIG, model.params, "encoder_mean", 0.5)
     assert rates["latent_attention"]["cls"] == 0

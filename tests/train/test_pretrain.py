@@ -217,6 +217,7 @@ def test_a_disk_without_room_for_checkpoints_is_refused_at_once(
     assert run(small_store, tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert "0 MB are free, checkpoints of" in error and error.count("\n") == 1
+    assert not (tmp_path / "run" / "config.json").exists()  # the folder is free for the corrected command
 
 
 @pytest.mark.parametrize("newest, free, code", [(4, 1.0, 0), (4, 0.9, 2), (6, 0.0, 0)])
@@ -240,7 +241,9 @@ def test_going_on_needs_room_for_what_is_still_to_be_written(
     if newest == 4:
         (checkpoints / "6").rename(checkpoints / "2")
     config = run_config(workdir)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(lambda: init_state(config.step))))
+    size = sum(
+        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(lambda: init_state(config.step)))
+    )
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free * size))
     assert run(small_store, workdir, checkpoint__keep=1) == code
 

@@ -26,6 +26,21 @@ from lamae_jax.progress import say
 from lamae_jax.train.pretrain import PretrainConfig, pretrain
 from lamae_jax.train.records import simulated
 
+# What predictions follow from: when one of these files changes, kept cells are made again. What reads recordings and labels is
+# not among them (a key holds what it read), nor what judges, draws and reports.
+PACKAGE = Path(__file__).parents[2]
+COMPUTED_BY = (
+    *sorted((PACKAGE / "model").glob("*.py")),
+    PACKAGE / "artifact/head.py",
+    PACKAGE / "data/loader.py",
+    *(PACKAGE / f"train/{name}.py" for name in ("optimizer", "sharding", "step")),
+    *(PACKAGE / f"evaluate/{name}.py" for name in (
+        "attention", "cache", "features", "linear", "logistic", "neighbours", "outcomes", "statistics", "task", "tuning",
+    )),
+)  # fmt: skip
+# Of what is imported here and now: a file that changes while a study runs does not change what the study computes.
+CODE = hashlib.sha256(b"".join(path.read_bytes() for path in COMPUTED_BY)).hexdigest()
+
 
 @dataclass(frozen=True)
 class StudyProtocol:
@@ -42,6 +57,9 @@ class StudyProtocol:
         for mode in self.modes:
             if mode not in MODES:
                 raise UserError(f"modes={','.join(self.modes)}: {mode or '(empty)'} must be one of {', '.join(MODES)}")
+        for name in ("batch_size", "resamples"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
 
     def settings(self, features: Path) -> Settings:
         """With a folder for features."""
@@ -98,6 +116,7 @@ def predicted(
     """`outcomes`, kept in a file of `folder` that is named by all that they follow from."""
     key: dict[str, Any] = {
         "version": __version__,
+        "code": CODE,
         "model": model.sha256 or [dataclasses.asdict(model.config), dataclasses.asdict(model.inputs), model.provenance],
         "labels": task.name,
         "records": _digest(task.store.hash, task.rows, task.part, task.values("train"), task.values("validation")),
@@ -110,7 +129,8 @@ def predicted(
     path = folder / f"{name}.npz"
     found = load_outcomes(path, key)
     if found is None:
-        found = outcomes(mode, model, task, readouts, settings)
+        # Without the models, as they will be found again: a study that held all that it tuned would fill the memory.
+        found = [dataclasses.replace(each, model=None) for each in outcomes(mode, model, task, readouts, settings)]
         save_outcomes(path, found, key)
     return found
 

@@ -94,7 +94,8 @@ def conclude(
     summary = where(task) | {
         "points": [asdict(point) for point in points],
         "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
-        "bootstrap": described_bootstrap(task, sets[0].judged[0], protocol.resamples, protocol.seed),
+        # Of the task that they were judged with: a subset may have fewer labels than the whole.
+        "bootstrap": described_bootstrap(sets[0].task, sets[0].judged[0], protocol.resamples, protocol.seed),
         **more,
     }
     write_json(workdir / "summary.json", summary)

@@ -15,7 +15,7 @@ from lamae_jax.errors import UserError
 from lamae_jax.evaluate.results import ResultSet
 from lamae_jax.evaluate.study.cells import StudyProtocol
 from lamae_jax.evaluate.study.curves import Point, Words, conclude, measured, scored
-from lamae_jax.evaluate.task import Task, check_not_pretrained, open_model, open_task, untrained
+from lamae_jax.evaluate.task import Task, check_not_pretrained, open_model, open_task, subset, untrained
 from lamae_jax.progress import say
 
 
@@ -45,8 +45,8 @@ class LabelEfficiencyConfig:
 def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, Any]:
     """Write results.csv, predictions.npz (of the largest subset), summary.json, report.html and a figure; returns the summary."""
     began = time.monotonic()
-    protocol, store = config.protocol, Store.open(config.store)
-    whole = open_task(config.labels, store, protocol.icd10)
+    protocol = config.protocol
+    whole = open_task(config.labels, Store.open(config.store), protocol.icd10)
     models = [open_model(spec, whole.store, protocol.seed) for spec in config.models]
     for model in models:
         check_not_pretrained(model, whole)
@@ -55,7 +55,7 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
     asked = scored(whole)
     points: list[Point] = []
     sets: list[ResultSet] = []
-    for task, size, draw in _subsets(config, store, whole):
+    for task, size, draw in _subsets(config, whole):
         for name, model in subjects:
             say(
                 f"{size} records, draw {draw}: {name}{'' if model.sha256 else ' untrained'}, {', '.join(protocol.modes)}"
@@ -83,7 +83,7 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
     return conclude(workdir, words, protocol, whole, points, sets, [s for s in sets if s.task is sets[0].task], more)
 
 
-def _subsets(config: LabelEfficiencyConfig, store: Store, whole: Task) -> Iterator[tuple[Task, int, int]]:
+def _subsets(config: LabelEfficiencyConfig, whole: Task) -> Iterator[tuple[Task, int, int]]:
     """Each subset as a task, with its number of records and draw; all records once and first, for their features serve all."""
     everything = whole.counts["train"]
     if any(size == 0 or size >= everything for size in config.sizes):
@@ -91,7 +91,7 @@ def _subsets(config: LabelEfficiencyConfig, store: Store, whole: Task) -> Iterat
     for size in sorted({size for size in config.sizes if 0 < size < everything}, reverse=True):
         for draw in range(config.draws):
             try:
-                yield open_task(config.labels, store, config.protocol.icd10, size, draw), size, draw
+                yield subset(whole, size, draw), size, draw
             except UserError as error:  # no label shows both signs among so few
                 say(f"left out: {size} records, draw {draw}: {error}")
 
@@ -103,9 +103,9 @@ def _names(specs: Sequence[str]) -> list[str]:
 
 
 def _with_untrained(models: dict[str, Model], seed: int) -> list[tuple[str, Model]]:
-    """The models, and each architecture untrained, once, under the name of the first model that has it."""
+    """The models, and each architecture with its inputs untrained, once, under the name of the first model that has them."""
     trained = [(name, model) for name, model in models.items() if model.sha256]
     bare: dict[object, tuple[str, Model]] = {}
     for name, model in models.items():
-        bare.setdefault(model.config, (name, untrained(model, seed)))
+        bare.setdefault((model.config, model.inputs), (name, untrained(model, seed)))
     return trained + list(bare.values())

@@ -56,13 +56,16 @@ class ScalingConfig:
 def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
     """Write results.csv, predictions.npz, summary.json, report.html and the figure; returns the summary.
 
-    Size 0 stands for the untrained model; all are probed with all labels.
+    Size 0 stands for the untrained model; all are probed with all labels. Sizes that come to the same recordings are one.
     """
     began = time.monotonic()
     protocol = config.protocol
     store = study_store(config.pretrainings[0].config, workdir)
     task = open_task(config.labels, store, protocol.icd10)
     sizes = check_before([each.config for each in config.pretrainings], [task], store)
+    distinct: dict[tuple[int, int], Pretraining] = {}
+    for each, size in zip(config.pretrainings, sizes, strict=True):
+        distinct.setdefault((size, each.seed), each)  # subsets are nested: as many records are the same records
     settings = protocol.settings(workdir / "features")
     points: list[Point] = []
     sets: list[ResultSet] = []
@@ -74,12 +77,12 @@ def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
         sets.append(ResultSet(task, judged, (size,)))
 
     models: dict[str, str] = {}
-    for each, size in zip(config.pretrainings, sizes, strict=True):
+    for (size, seed), each in distinct.items():
         model = pretrained(each.config, store, workdir / "pretrain" / each.name)
         check_not_pretrained(model, task)
         models[each.name] = model.sha256
         if each.size == config.pretrainings[0].size:  # once a seed
-            measure(untrained(model, each.seed), 0, each.seed)
-        measure(model, size, each.seed)
+            measure(untrained(model, seed), 0, seed)
+        measure(model, size, seed)
     more = {"models": models, "seconds": round(time.monotonic() - began, 2)}
     return conclude(workdir, WORDS, protocol, task, points, sets, sets, more)

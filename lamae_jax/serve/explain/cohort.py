@@ -123,7 +123,7 @@ def complete_records(task: Task, limit: int) -> tuple[np.ndarray, int]:
 
     Raises UserError where none has.
     """
-    test = task.rows[task.part == "test"]
+    test = task.rows_of("test")
     whole = test[task.store.available[test].all(axis=1)]
     if not len(whole):
         raise UserError(f"labels: none of the {len(test)} test records of {task.store.folder} has all its leads")

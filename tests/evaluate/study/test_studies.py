@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from html_outline import Outline
+from small_study import asked, counted
 
 from lamae_jax import config
 from lamae_jax.artifact.folder import Model, load_model, save_model
-from lamae_jax.command import read_command
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
-from lamae_jax.evaluate.outcomes import outcomes
 from lamae_jax.evaluate.study import cells, systems
-from lamae_jax.evaluate.study.label_efficiency import label_efficiency
 from lamae_jax.evaluate.study.scaling import scaling
 from lamae_jax.evaluate.study.systems import study
 from lamae_jax.evaluate.task import untrained
-from lamae_jax.main import main
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.presets import preset
 from lamae_jax.train.pretrain import PretrainConfig
-
-SMALL = [
-    "--config.icd10.min_count=19", "--config.resamples=20", "--config.tuning.steps=4", "--config.tuning.batch_size=8",
-    "--config.tuning.eval_every=2", "--config.batch_size=8",
-]  # fmt: skip
-
-
-def asked(file: str, *fields: str) -> dict[str, Any]:
-    return read_command([f"--config=configs/{file}", *SMALL, *fields]).config
 
 
 def fakes(monkeypatch: pytest.MonkeyPatch, pretrained: list[PretrainConfig]) -> None:
@@ -56,18 +42,6 @@ def fakes(monkeypatch: pytest.MonkeyPatch, pretrained: list[PretrainConfig]) -> 
 
     for file in (systems, scaling_file):
         monkeypatch.setattr(file, "pretrained", fake)
-
-
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The modes of the cells that were computed."""
-    calls: list[str] = []
-
-    def once(mode: str, *rest: Any) -> Any:
-        calls.append(mode)
-        return outcomes(mode, *rest)
-
-    monkeypatch.setattr(cells, "outcomes", once)
-    return calls
 
 
 def test_a_study_pretrains_each_system_with_its_seeds_and_mmvm_with_each_beta() -> None:
@@ -101,6 +75,9 @@ def test_scaling_pretrains_on_each_size_with_each_seed() -> None:
         ("scaling.py", "--config.seeds=0", "seeds=0: must be at least 1"),
         ("study.py", "--config.betas=low", "betas=low: must be numbers"),
         ("study.py", "--config.modes=linear,svm", "modes=linear,svm: svm must be one of linear"),
+        ("study.py", "--config.resamples=0", "resamples=0: must be at least 1"),
+        ("scaling.py", "--config.batch_size=0", "batch_size=0: must be at least 1"),
+        ("label_efficiency.py", "--config.resamples=-1", "resamples=-1: must be at least 1"),
         ("study.py", "--config.labels=", r"labels=\(empty\): must be icd10:chapter_ix"),
         ("study.py", "--config.labels=csv:a/x.csv,csv:b/x.csv", "each label set needs a name of its own"),
         ("scaling.py", "--config.labels=chapter_ix", "labels=chapter_ix: must be icd10:chapter_ix"),
@@ -184,61 +161,6 @@ def test_of_several_label_sets_each_has_its_folder_and_one_page_shows_them_all(
     assert f"{difference:+.3f}" in (tmp_path / "both/report.html").read_text()
 
 
-def test_few_labels_are_nested_and_each_architecture_is_there_untrained(mimic_store: Path, tmp_path: Path) -> None:
-    store = Store.open(mimic_store)
-    narrow = preset(
-        "nano", width=16, decoder_width=16, encoder_depth=1, latent_depth=1, samples=store.contract.samples, patch=50
-    )
-    bare = untrained(Model({}, narrow, InputConfig(), store.contract, {}, "", None), 1)
-    save_model(tmp_path / "model", bare.params, narrow, InputConfig(), store.contract, {}, None)
-    plain = asked("label_efficiency.py", f"--config.models={tmp_path / 'model'}", f"--config.data.store={mimic_store}",
-                  "--config.labels=icd10:chapter_ix", "--config.sizes=11,0", "--config.draws=2", "--config.modes=linear,knn",
-                  "--config.cache=")  # fmt: skip
-    summary = label_efficiency(config.label_efficiency_config(plain), tmp_path / "run")
-    assert {(p["system"], p["mode"], p["size"], p["draw"]) for p in summary["points"]} == {
-        (system, mode, size, draw)
-        for system in ("lamae", "lamae_e", "scratch")
-        for mode in ("linear", "knn")
-        for size, draw in ((11, 0), (11, 1), (13, 0))
-    }
-    with open(tmp_path / "run/results.csv", newline="") as file:
-        # What was asked for, and the whole patients that it gave.
-        assert {(line["size"], line["n_train"], line["draw"]) for line in csv.DictReader(file)} == {
-            ("11", "11", "0"),
-            ("11", "10", "1"),
-            ("13", "13", "0"),
-        }
-    assert (tmp_path / "run/figures/labels_knn.png").exists() and (tmp_path / "run/report.html").exists()
-
-
-def test_sigterm_ends_an_evaluation_with_75_and_the_same_command_goes_on(
-    mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = Store.open(mimic_store)
-    narrow = preset(
-        "nano", width=16, decoder_width=16, encoder_depth=1, latent_depth=1, samples=store.contract.samples, patch=50
-    )
-    bare = untrained(Model({}, narrow, InputConfig(), store.contract, {}, "", None), 1)
-    save_model(tmp_path / "model", bare.params, narrow, InputConfig(), store.contract, {}, None)
-    command = ["--config=configs/label_efficiency.py", *SMALL, f"--config.models={tmp_path / 'model'}",
-               f"--config.data.store={mimic_store}", "--config.labels=icd10:chapter_ix", "--config.sizes=11,0",
-               "--config.draws=1", "--config.modes=linear", "--config.cache=", f"--workdir={tmp_path / 'run'}"]  # fmt: skip
-    calls = []
-
-    def asked_to_stop(mode: str, *rest: Any) -> Any:
-        calls.append(mode)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return outcomes(mode, *rest)
-
-    monkeypatch.setattr(cells, "outcomes", asked_to_stop)
-    assert main(command) == 75
-    assert "stopped: by SIGTERM; what is finished is kept" in capsys.readouterr().err
-    assert main(command) == 0
-    assert len(calls) == 5  # four cells, the one that was interrupted twice
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
 def test_few_recordings_stand_beside_none(mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fakes(monkeypatch, [])
     plain = asked(
@@ -249,30 +171,14 @@ def test_few_recordings_stand_beside_none(mimic_store: Path, tmp_path: Path, mon
         ("scratch", 0, 0), ("scratch", 0, 1),
         *((system, size, seed) for system in ("lamae", "lamae_e") for size in (10, 16) for seed in (0, 1)),
     }  # fmt: skip
+    # More than there are is all of them, in whichever words: no seed counts twice.
+    more = asked(
+        "scaling.py", f"--config.pretrain.data.store={mimic_store}", "--config.sizes=10,1000,0", "--config.seeds=2"
+    )
+    assert scaling(config.scaling_config(more), tmp_path / "more")["points"] == summary["points"]
     assert (tmp_path / "figures/scaling_linear.png").exists() and "0 recordings: the architecture untrained" in (
         tmp_path / "report.html"
     ).read_text()
-
-
-def test_two_models_of_one_system_are_two_curves(mimic_store: Path, tmp_path: Path) -> None:
-    store = Store.open(mimic_store)
-    for name, width in (("narrow", 16), ("wide", 32)):
-        config_of = preset("nano", width=width, decoder_width=16, encoder_depth=1, latent_depth=1,
-                           samples=store.contract.samples, patch=50)  # fmt: skip
-        bare = untrained(Model({}, config_of, InputConfig(), store.contract, {}, "", None), 1)
-        save_model(tmp_path / name / "model", bare.params, config_of, InputConfig(), store.contract, {}, None)
-    plain = asked("label_efficiency.py", f"--config.models={tmp_path}/narrow/model,{tmp_path}/wide/model",
-                  f"--config.data.store={mimic_store}", "--config.labels=icd10:chapter_ix", "--config.sizes=0",
-                  "--config.modes=knn", "--config.cache=")  # fmt: skip
-    summary = label_efficiency(config.label_efficiency_config(plain), tmp_path / "run")
-    assert {(p["system"], p["model"]) for p in summary["points"]} == {
-        (system, model) for system in ("lamae", "lamae_e", "scratch") for model in ("narrow", "wide")
-    }
-    page = (tmp_path / "run/report.html").read_text()
-    assert "<th>LAMAE<small>narrow</small></th><th>LAMAE<small>wide</small></th>" in page
-    with np.load(tmp_path / "run/predictions.npz") as saved:
-        assert sorted(set(saved["model"].tolist())) == ["narrow", "wide"] and set(saved["modes"].tolist()) == {"knn"}
-        assert len(saved["scores"]) == len(saved["seeds"]) == len(saved["model"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -294,23 +200,6 @@ def test_a_leak_is_found_before_the_first_pretraining(
         else:
             scaling(config.scaling_config(plain), tmp_path)
     assert pretrainings == []
-
-
-def test_a_pretraining_on_a_store_that_has_changed_is_not_taken_for_one_on_this(
-    mimic_store: Path, tmp_path: Path
-) -> None:
-    store = Store.open(mimic_store)
-    config_of = (
-        config.study_config(asked("study.py", f"--config.pretrain.data.store={mimic_store}")).pretrainings[0].config
-    )
-    bare = untrained(
-        Model({}, preset("nano", width=16, samples=400, patch=50), InputConfig(), store.contract, {}, "", None), 1
-    )
-    stores = {"stores": [{"name": store.name, "sha256": "another"}]}
-    save_model(tmp_path / "model", bare.params, bare.config, InputConfig(), store.contract, stores, None)
-    (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(UserError, match="as it was before it was prepared anew; name another --workdir"):
-        cells.pretrained(config_of, store, tmp_path)
 
 
 @pytest.mark.slow

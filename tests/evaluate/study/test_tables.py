@@ -104,10 +104,10 @@ def test_a_label_that_a_subset_cannot_show_counts_as_chance() -> None:
 def test_a_label_that_the_test_fold_shows_one_sign_of_counts_at_no_size(mimic_store: Path) -> None:
     """Else it would be left out where it was learned, and count as chance where it was not."""
     task = open_task("icd10:chapter_ix", Store.open(mimic_store), Icd10Rules(min_count=19))
-    values = np.zeros((int((task.part == "test").sum()), 2))
+    values = np.zeros((task.counts["test"], 2))
     values[0, 1] = 1
     labels = dataclasses.replace(task.labels, matrix=np.zeros((task.store.size, 2), np.float32))
-    labels.matrix[task.rows[task.part == "test"]] = values
+    labels.matrix[task.rows_of("test")] = values
     assert scored(dataclasses.replace(task, labels=labels, learnable=np.array([0, 1]))).tolist() == [1]
 
 
