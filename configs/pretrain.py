@@ -73,7 +73,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.model = ConfigDict(preset.sizes())
     c.model.patch = 20 if hz100 else 50  # samples: 200 ms
     c.model.decoder_reads = "tokens_and_cls"  # tokens_and_cls, tokens or cls_only
-    c.model.positions = "both"  # both, sincos or rotary
+    c.model.positions = "rotary"  # rotary, sincos or both
     c.model.qk_norm = False  # LayerNorm on queries and keys
     c.model.remat = preset_name in ("base", "large")  # recompute blocks in the backward pass: less memory
 

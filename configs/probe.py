@@ -6,9 +6,10 @@
 The store is one prepared with `configs/prepare.py:ptb_xl` (for `ptbxl:` labels), with `:mimic_iv_ecg` and the diagnoses beside
 the recordings (for `icd10:` labels, docs/labels.md), or any other (for `csv:FILE`, with a column `record_id` and one column a
 label: 1, 0, or empty for unknown). Into the run's folder go results.csv (a line a system, readout and label), predictions.npz,
-report.html, model/ (linear: with its head), summary.json (`macro_auroc` and `macro_auroc_random`, the same figure for the model
-untrained, each by readout, with intervals) and figures/. What is chosen is chosen on the validation fold; the test fold is scored once; a test record that the model was
-pretrained on stops the run. More: docs/evaluating.md.
+report.html, model/ (of a linear probe, with its head), summary.json and figures/. In summary.json `macro_auroc` and
+`macro_auroc_random`, the same figure for the model untrained, are by readout, with intervals. What is chosen is chosen on the
+validation fold; the test fold is scored once; a test record that the model was pretrained on stops the run. More:
+docs/evaluating.md.
 """
 
 from pathlib import Path

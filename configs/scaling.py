@@ -4,8 +4,8 @@
     python -m lamae_jax.main --config=configs/scaling.py:nano,hz100 --config.pretrain.data.store=DIR --config.labels=ptbxl:super
 
 Variants are those of configs/pretrain.py, as are the fields of `config.pretrain`. Every pretraining takes the same number of
-steps; sizes that come to the same recordings are one. Stopped, the same command goes on. Writes results.csv (a further column: `n_pretrain`), predictions.npz, summary.json,
-figures/ and report.html.
+steps; sizes that come to the same recordings are one. Stopped, the same command goes on. Writes results.csv (a further column:
+`n_pretrain`), predictions.npz, summary.json, figures/ and report.html.
 """
 
 from pathlib import Path

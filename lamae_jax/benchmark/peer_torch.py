@@ -1,6 +1,6 @@
 """The same model and the same train step in plain PyTorch, for peer.py to time beside ours.
 
-Symbols and shapes as in model/lamae.py. It holds what the presets use: the decoder reads tokens and CLS, positions are both,
+Symbols and shapes as in model/lamae.py. It holds what the presets use: the decoder reads tokens and CLS, positions are rotary,
 masks are independent with no lead hidden. Written to be quick in PyTorch's own ways, not to mirror ours: masks are drawn
 unsorted, positions are read from tables, the mask tokens are overwritten by one scatter, whose backward pass is a gather.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lamae_jax.errors import UserError
 from lamae_jax.model.inputs import MV_PER_COUNT, InputConfig
-from lamae_jax.model.layers import ROTARY_BASE, sincos_table
+from lamae_jax.model.layers import ROTARY_BASE
 from lamae_jax.model.masking import MaskConfig
 from lamae_jax.model.presets import ModelConfig
 from lamae_jax.train.optimizer import OptimizerConfig
@@ -92,21 +92,17 @@ class Transformer(nn.Module):
 class Encoder(nn.Module):
     """E_phi, leads as rows of the batch."""
 
-    sincos: Tensor
-
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.patch_embedding = nn.Linear(config.patch, config.width)
         self.cls = nn.Parameter(torch.zeros(config.width))
         self.lead_embedding = nn.Parameter(torch.zeros(config.leads, config.width))
         self.transformer = Transformer(config.encoder_depth, config.width, config.heads, config.patches)
-        self.register_buffer("sincos", torch.from_numpy(sincos_table(config.patches, config.width)), persistent=False)
 
     def forward(self, patches: Tensor, times: Tensor) -> Tensor:
         """`patches [B, L, K, P]` at `times [B, L, K]` -> `[B, L, 1+K, D]`."""
         records, leads, _ = times.shape
         tokens = self.patch_embedding(patches)
-        tokens = tokens + self.sincos.to(tokens.dtype)[times]
         cls = self.cls.to(tokens.dtype).expand(records, leads, 1, -1)
         x = torch.cat([cls, tokens], dim=2) + self.lead_embedding.to(tokens.dtype)[:, None]
         x = self.transformer(x.flatten(0, 1), F.pad(times, (1, 0)).flatten(0, 1))
@@ -132,7 +128,6 @@ class LatentAttention(nn.Module):
 class Decoder(nn.Module):
     """D_theta, leads as rows of the batch."""
 
-    sincos: Tensor
     times: Tensor
 
     def __init__(self, config: ModelConfig):
@@ -141,12 +136,10 @@ class Decoder(nn.Module):
         self.lead_embedding = nn.Parameter(torch.zeros(config.leads, width))
         self.transformer = Transformer(config.decoder_depth, width, config.decoder_heads, patches)
         self.head = nn.Linear(width, config.patch)
-        self.register_buffer("sincos", torch.from_numpy(sincos_table(patches, width)), persistent=False)
         self.register_buffer("times", F.pad(torch.arange(patches), (2, 0))[None], persistent=False)
 
     def forward(self, summary: Tensor, tokens: Tensor) -> Tensor:
         """`summary [B, L, 2, D']`, `tokens [B, L, T, D']` -> `[B, L, T, P]` float32."""
-        tokens = tokens + self.sincos.to(tokens.dtype)
         x = torch.cat([summary, tokens], dim=2) + self.lead_embedding.to(tokens.dtype)[:, None]
         x = self.transformer(x.flatten(0, 1), self.times)
         return self.head(x[:, 2:]).float().unflatten(0, summary.shape[:2])
@@ -157,8 +150,8 @@ class Peer(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        if config.decoder_reads != "tokens_and_cls" or config.positions != "both" or config.qk_norm:
-            raise UserError("peer: only decoder_reads=tokens_and_cls, positions=both and qk_norm=false")
+        if config.decoder_reads != "tokens_and_cls" or config.positions != "rotary" or config.qk_norm:
+            raise UserError("peer: only decoder_reads=tokens_and_cls, positions=rotary and qk_norm=false")
         if not config.latent_depth:
             raise UserError("peer: model.latent_depth=0: must be 1 or more")
         self.config = config

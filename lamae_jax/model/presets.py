@@ -36,7 +36,7 @@ class ModelConfig:
     samples: int = 2500
     patch: int = 50
     decoder_reads: str = "tokens_and_cls"
-    positions: str = "both"
+    positions: str = "rotary"
     qk_norm: bool = False
     posterior: bool = False
     remat: bool = False

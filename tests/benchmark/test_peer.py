@@ -124,7 +124,7 @@ def test_masks_show_as_many_patches_as_ours_and_drop_unavailable_leads_first(the
     assert set(range(60)) - set(kept[1].tolist()) <= {*range(10, 15), *range(35, 40)}
 
 
-@pytest.mark.parametrize("change", [{"decoder_reads": "tokens"}, {"positions": "rotary"}, {"latent_depth": 0}], ids=str)
+@pytest.mark.parametrize("change", [{"decoder_reads": "tokens"}, {"positions": "both"}, {"latent_depth": 0}], ids=str)
 def test_a_form_that_the_peer_does_not_have_is_refused(theirs: Any, change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="peer"):
         theirs.Peer(preset("nano", **change))

@@ -54,7 +54,7 @@ def loss_of(config: ModelConfig, params: Params, x: jax.Array, masks: Masks, ava
 
 def variants() -> list[ModelConfig]:
     forms = [dataclasses.replace(SMALL, decoder_reads=reads) for reads in READS]
-    forms += [dataclasses.replace(SMALL, positions=positions) for positions in ("sincos", "rotary")]
+    forms += [dataclasses.replace(SMALL, positions=positions) for positions in ("sincos", "both")]
     forms += [dataclasses.replace(SMALL, qk_norm=True, remat=True), dataclasses.replace(SMALL, latent_depth=0)]
     return [*forms, dataclasses.replace(SMALL, dtype="bfloat16")]
 
