@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from lamae_jax import __version__
 from lamae_jax.config import flat, resolve
 from lamae_jax.errors import UserError
+from lamae_jax.files import sha256_files
 
 DEFAULT = "configs/pretrain.py"
 # Fields, or whole sections, that say how a run is computed and written, not what comes out; also those of a study's `pretrain`.
@@ -166,9 +167,6 @@ def facts(command: Command) -> dict[str, Any]:
     """What all processes of one job must have in common, to be called once the first has claimed the folder."""
     import jax
 
-    code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        code.update(path.read_bytes())
     record = command.folder / "config.json"
     for _ in range(20):  # a network disk may show another machine's new file late
         if record.exists():
@@ -176,7 +174,7 @@ def facts(command: Command) -> dict[str, Any]:
         time.sleep(0.5)
     return flat(command.config) | {
         "lamae_jax": __version__,
-        "the code of lamae_jax (sha256)": code.hexdigest()[:16],
+        "the code of lamae_jax (sha256)": sha256_files(sorted(Path(__file__).parent.rglob("*.py")))[:16],
         "jax": jax.__version__,
         "--workdir": str(command.folder.absolute()),
         "the folder in --workdir": hashlib.sha256(record.read_bytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The four ways in which a run ends early, each with its exit code, and how SIGTERM becomes one of them."""
+"""The four ways in which a run ends early, each with its exit code, how SIGTERM becomes one, and a check of many configs."""
 
 from __future__ import annotations
 
@@ -30,6 +30,13 @@ class Stopped(Exception):
     """SIGTERM arrived and what is finished is saved; the same command goes on from there. Exit code 75."""
 
     exit_code = 75
+
+
+def check_at_least_one(config: object, *fields: str) -> None:
+    """Raise UserError for the first of a config's fields that is below 1."""
+    for name in fields:
+        if getattr(config, name) < 1:
+            raise UserError(f"{name}={getattr(config, name)}: must be at least 1")
 
 
 @contextmanager

@@ -69,6 +69,14 @@ def write_npy(path: Path | str, array: np.ndarray) -> None:
     write_with(path, lambda file: file.write(buffer.getbuffer()))
 
 
+def sha256_files(paths: Iterable[Path]) -> str:
+    """The hex sha256 of some files' bytes, one after the other: of the code that a result follows from, say."""
+    whole = hashlib.sha256()
+    for path in paths:
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
 def sha256_file(path: Path | str) -> str:
     """The hex sha256 of a file, read in pieces."""
     with open(path, "rb") as file:

@@ -43,7 +43,7 @@ class GrowthConfig:
 
     def __post_init__(self) -> None:
         for size in self.records.split(","):
-            if not size.isdecimal() or int(size) < 2 * BATCH:  # one to train on
+            if not size.isdecimal() or int(size) < 2 * BATCH:  # a batch must remain to train on
                 raise UserError(
                     f"records={self.records}: must be whole numbers of at least {2 * BATCH}, like 8000,80000"
                 )

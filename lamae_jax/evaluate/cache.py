@@ -28,7 +28,7 @@ from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate import features as features_file
 from lamae_jax.evaluate.features import extract
-from lamae_jax.files import sha256_file, write_json, write_npy
+from lamae_jax.files import sha256_file, sha256_files, write_json, write_npy
 from lamae_jax.progress import say
 
 PIECE = 2048  # records: what is lost when a run is killed, and what is held in memory
@@ -109,16 +109,14 @@ def features_key(model: Model, store: Store, names: tuple[str, ...]) -> dict[str
     for name, array in flatten(model.params).items():
         params.update(f"{name} {array.shape}".encode())
         params.update(array.data)
-    code = hashlib.sha256()
-    for path in (*sorted(Path(str(model_room.__file__)).parent.glob("*.py")), Path(features_file.__file__)):
-        code.update(path.read_bytes())
+    code = (*sorted(Path(str(model_room.__file__)).parent.glob("*.py")), Path(features_file.__file__))
     return {
         "params": params.hexdigest(),
         "model": dataclasses.asdict(model.config),
         "inputs": dataclasses.asdict(model.inputs),
         "store": store.hash,
         "readouts": list(names),
-        "code": code.hexdigest(),
+        "code": sha256_files(code),
         "device": jax.default_backend(),
     }
 

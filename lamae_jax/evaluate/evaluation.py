@@ -13,7 +13,7 @@ from typing import Any
 
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.store import Store
-from lamae_jax.errors import UserError
+from lamae_jax.errors import UserError, check_at_least_one
 from lamae_jax.evaluate.figures import draw_calibration, draw_probe, draw_roc
 from lamae_jax.evaluate.outcomes import MODES, Settings, chosen_readouts, outcomes, refusal
 from lamae_jax.evaluate.report import write_report
@@ -71,9 +71,7 @@ class EvaluationConfig:
             raise UserError(f"readout={self.readout}: mode=attention reads the tokens themselves; leave readout out")
         if self.limit < 0:
             raise UserError(f"data.limit={self.limit}: must be 0 (no limit) or a number of records")
-        for name in ("batch_size", "resamples"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_at_least_one(self, "batch_size", "resamples")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: must be from 0 to {2**32 - 1}")
 

@@ -81,24 +81,17 @@ class _Problem:
         self.single = features.astype(np.float32)  # half the memory to move; Newton's own steps are in double precision
         self.spread = np.append(spread, 1.0)[:, None]  # [R + 1, 1]
 
-    def logits(self, solution: np.ndarray) -> np.ndarray:
-        return self.features @ solution[:-1] + solution[-1]
-
-    def back(self, residual: np.ndarray) -> np.ndarray:
-        """The transpose of `logits`: [N, C] -> [R + 1, C]."""
-        return np.vstack([self.features.T @ residual, residual.sum(0)])
-
     def minimise(self, start: np.ndarray, strength: float) -> np.ndarray:
         """Newton's method with conjugate gradients inside and step halving; raises UserError if it does not arrive."""
         l2 = np.full((self.directions + 1, 1), strength)
         l2[-1] = 0  # the intercept is free
         arrived = np.empty_like(start)
         todo, solution = np.arange(start.shape[1]), start
-        labels, weights, logits = self.labels, self.weights, self.logits(start)
+        labels, weights, logits = self.labels, self.weights, _logits(self.features, start)
         value = _objective(logits, solution, labels, weights, l2)
         for _ in range(NEWTON_STEPS):
             chance = expit(logits)
-            gradient = self.back(weights * (chance - labels)) + l2 * solution
+            gradient = _back(self.features, weights * (chance - labels)) + l2 * solution
             step = self.newton_step(gradient, weights * chance * (1 - chance), l2)
             decrement = -np.sum(gradient * step, 0)
             there = decrement < TOLERANCE
@@ -110,7 +103,7 @@ class _Problem:
                 todo, value, decrement = todo[left], value[left], decrement[left]
                 solution, step, logits = solution[:, left], step[:, left], logits[:, left]
                 labels, weights = labels[:, left], weights[:, left]
-            along = self.logits(step)
+            along = _logits(self.features, step)
             length = np.ones(len(todo))
             for _ in range(40):
                 new = _objective(logits + length * along, solution + length * step, labels, weights, l2)
@@ -129,9 +122,8 @@ class _Problem:
 
         In single precision: how exact a step is decides how many there are, not where they end.
         """
-        scale = np.maximum(
-            np.abs(gradient).max(0), 1e-300
-        )  # rare labels' gradients would vanish beside single precision's smallest numbers
+        # Rare labels' gradients would vanish beside single precision's smallest numbers.
+        scale = np.maximum(np.abs(gradient).max(0), 1e-300)
         gradient, curvature, l2 = (each.astype(np.float32) for each in (gradient / scale, curvature, l2))
         diagonal = self.spread.astype(np.float32) * curvature.sum(0) + l2
         diagonal = np.maximum(diagonal, 1e-12 * diagonal.max(0))
@@ -151,8 +143,7 @@ class _Problem:
                 todo, size, goal = todo[live], size[live], goal[live]
                 step, residual, direction = step[:, live], residual[:, live], direction[:, live]
                 curvature, diagonal = curvature[:, live], diagonal[:, live]
-            image = curvature * (self.single @ direction[:-1] + direction[-1])
-            image = np.vstack([self.single.T @ image, image.sum(0)]) + l2 * direction
+            image = _back(self.single, curvature * _logits(self.single, direction)) + l2 * direction
             advance = size / np.sum(direction * image, 0)
             step = step + advance * direction
             residual = residual - advance * image
@@ -161,6 +152,16 @@ class _Problem:
             direction = scaled + size / before * direction
         whole[:, todo] = step
         return whole * scale
+
+
+def _logits(features: np.ndarray, solution: np.ndarray) -> np.ndarray:
+    """Of all labels [N, C], from `features` [N, R] and `solution` [R + 1, C], whose last row is the intercepts."""
+    return features @ solution[:-1] + solution[-1]
+
+
+def _back(features: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """The transpose of `_logits`: [N, C] -> [R + 1, C]."""
+    return np.vstack([features.T @ residual, residual.sum(0)])
 
 
 def _objective(

@@ -21,7 +21,7 @@ from lamae_jax.artifact.folder import Model
 from lamae_jax.artifact.head import Head, logits
 from lamae_jax.data.loader import BatchSource, train_batches
 from lamae_jax.data.store import Store
-from lamae_jax.errors import NotFinite, UserError
+from lamae_jax.errors import NotFinite, UserError, check_at_least_one
 from lamae_jax.evaluate.features import extract
 from lamae_jax.evaluate.statistics import macro_auroc
 from lamae_jax.model.inputs import crop, model_input, random_start
@@ -60,9 +60,7 @@ class TuneConfig:
             raise UserError(f"layer_decay={self.layer_decay:g}: must be above 0 and at most 1 (all layers alike)")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"drop_path={self.drop_path:g}: must be at least 0 and below 1")
-        for name in ("batch_size", "eval_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_at_least_one(self, "batch_size", "eval_every")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: must be from 0 to {2**32 - 1}")
         self.optimizer  # noqa: B018  (checks the rest)

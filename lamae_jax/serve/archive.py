@@ -31,7 +31,7 @@ from lamae_jax.data.loader import eval_batches
 from lamae_jax.data.prepare import records_of
 from lamae_jax.data.sources import Source, open_source
 from lamae_jax.data.store import Store
-from lamae_jax.errors import NotFinite, UserError
+from lamae_jax.errors import NotFinite, UserError, check_at_least_one
 from lamae_jax.evaluate.features import features_program
 from lamae_jax.files import write_csv, write_json, write_with
 from lamae_jax.progress import Progress, clock, say
@@ -64,9 +64,7 @@ class EmbedConfig:
             raise UserError(f"data.store, source: {both}; pass --config.data.store=DIR or --config.source=DIR")
         if self.format not in FORMATS:
             raise UserError(f"format={self.format}: must be one of {', '.join(FORMATS)}")
-        for name in ("batch_size", "workers"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_at_least_one(self, "batch_size", "workers")
 
 
 @dataclass

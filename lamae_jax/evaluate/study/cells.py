@@ -17,11 +17,12 @@ from lamae_jax.artifact.folder import Model, load_model
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.splits import pretraining_record_keys, split_stores, train_rows
 from lamae_jax.data.store import Store
-from lamae_jax.errors import UserError
+from lamae_jax.errors import UserError, check_at_least_one
 from lamae_jax.evaluate.outcomes import MODES, Settings, outcomes
 from lamae_jax.evaluate.results import Judged, Outcome, judge, load_outcomes, save_outcomes
 from lamae_jax.evaluate.task import Task, check_apart, check_contract, system_of
 from lamae_jax.evaluate.tuning import TuneConfig
+from lamae_jax.files import sha256_files
 from lamae_jax.progress import say
 from lamae_jax.train.pretrain import PretrainConfig, pretrain
 from lamae_jax.train.records import simulated
@@ -39,7 +40,7 @@ COMPUTED_BY = (
     )),
 )  # fmt: skip
 # Of what is imported here and now: a file that changes while a study runs does not change what the study computes.
-CODE = hashlib.sha256(b"".join(path.read_bytes() for path in COMPUTED_BY)).hexdigest()
+CODE = sha256_files(COMPUTED_BY)
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ class StudyProtocol:
         for mode in self.modes:
             if mode not in MODES:
                 raise UserError(f"modes={','.join(self.modes)}: {mode or '(empty)'} must be one of {', '.join(MODES)}")
-        for name in ("batch_size", "resamples"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_at_least_one(self, "batch_size", "resamples")
 
     def settings(self, features: Path) -> Settings:
         """With a folder for features."""

@@ -138,6 +138,7 @@ def write_overview(summaries: dict[str, dict[str, Any]], modes: Sequence[str], w
         for comparison, words in COMPARISONS.items():
             by_set = {name: summary[mode][comparison] for name, summary in summaries.items()}
             systems = [system for system in SYSTEMS if any(system in found for found in by_set.values())]
+            others = [system for system in systems if system != "lamae"]
             rows, differences = [], []
             for name, found in by_set.items():
                 mine = [found.get(system) for system in systems]
@@ -145,23 +146,20 @@ def write_overview(summaries: dict[str, dict[str, Any]], modes: Sequence[str], w
                 rows.append(
                     [html.escape(name), *ranked([each["macro_auroc"] if each else np.nan for each in mine], below)]
                 )
-                less = [
-                    each and each["lamae_less_this"]
-                    for system, each in zip(systems, mine, strict=True)
-                    if system != "lamae"
-                ]
+                less = [found[system]["lamae_less_this"] if system in found else None for system in others]
                 differences.append(
                     [
                         html.escape(name),
                         *(f"{d['value']:+.3f}{small(between(d['interval']))}" if d else "-" for d in less),
                     ]
                 )
-            titles = [SYSTEMS[system] for system in systems]
-            parts += [heading(f"{MODES_ARE[mode]}: {words}"), table(["label set", *titles], rows)]
+            parts += [
+                heading(f"{MODES_ARE[mode]}: {words}"),
+                table(["label set", *(SYSTEMS[system] for system in systems)], rows),
+            ]
             if "lamae" in systems:
                 parts.append(paragraph("LAMAE less each system, on the same resamples of the test patients:"))
-                others = [title for system, title in zip(systems, titles, strict=True) if system != "lamae"]
-                parts.append(table(["label set", *others], differences))
+                parts.append(table(["label set", *(SYSTEMS[system] for system in others)], differences))
     page(path, f"Systems of the paper on {len(summaries)} label sets, {where}", parts)
 
 

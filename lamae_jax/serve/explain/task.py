@@ -11,7 +11,7 @@ from typing import Any
 
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.store import Store
-from lamae_jax.errors import UserError
+from lamae_jax.errors import UserError, check_at_least_one
 from lamae_jax.evaluate.task import open_model
 from lamae_jax.model.presets import READOUTS
 from lamae_jax.serve.explain.cohort import explain_cohort
@@ -55,9 +55,7 @@ class ExplainConfig:
             raise UserError(f"readout={self.readout}: must be empty or one of {', '.join(READOUTS)}")
         if self.records < 0:
             raise UserError(f"records={self.records}: must be 0 (the whole test fold) or a number of records")
-        for name in ("batch_size", "resamples"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        check_at_least_one(self, "batch_size", "resamples")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed={self.seed}: must be from 0 to {2**32 - 1}")
 
