@@ -22,7 +22,7 @@ HOMES = {
     "orbax": ["train/checkpoint.py"],
     "grain": ["data/loader.py"],
     "optax": ["train/", "evaluate/"],
-    "matplotlib": ["signal/paper.py", "train/figures.py", "evaluate/figures.py", "serve/explain/figures.py"],
+    "matplotlib": ["signal/ecg_paper.py", "train/figures.py", "evaluate/figures.py", "serve/explain/figures.py"],
     "wfdb": ["signal/simulated.py", "data/sources/", "benchmark/preparing.py"],
     "pandas": [],
     "tensorboardX": ["train/"],

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lamae_jax.evaluate.results import SYSTEMS, Judged
 from lamae_jax.evaluate.statistics import calibration, roc_curve
 from lamae_jax.evaluate.task import Task
-from lamae_jax.signal.paper import save_figure
+from lamae_jax.signal.ecg_paper import save_figure
 
 Subject = tuple[str, str]  # a system, and which of several models of it ("" where there is one)
 

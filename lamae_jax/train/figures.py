@@ -14,7 +14,7 @@ from lamae_jax.data.loader import Selection
 from lamae_jax.model.lamae import Params, reconstruct
 from lamae_jax.model.losses import undo_targets
 from lamae_jax.model.masking import hidden_patches
-from lamae_jax.signal.paper import draw_reconstruction, save_figure
+from lamae_jax.signal.ecg_paper import draw_reconstruction, save_figure
 from lamae_jax.train.metrics import read_metrics
 from lamae_jax.train.validation import YARDSTICKS, validation_inputs
 

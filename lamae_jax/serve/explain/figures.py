@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from lamae_jax.serve.explain.probe import Cost
-from lamae_jax.signal.paper import save_figure, save_vector
+from lamae_jax.signal.ecg_paper import save_figure, save_vector
 
 RED, BLUE, GREY = "#b3202c", "#0057d9", "0.6"
 LOSS = LinearSegmentedColormap.from_list("loss", ["#ffffff", "#f6d5cd", "#e08a6f", RED])

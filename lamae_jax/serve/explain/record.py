@@ -27,7 +27,7 @@ from lamae_jax.serve.explain.hidden import draw_hidden, draws_heights, likeness
 from lamae_jax.serve.explain.probe import read_altered
 from lamae_jax.serve.explain.report import record_page
 from lamae_jax.signal.leads import STANDARD_LEADS
-from lamae_jax.signal.paper import draw_ecg, draw_reconstruction
+from lamae_jax.signal.ecg_paper import draw_ecg, draw_reconstruction
 
 if TYPE_CHECKING:
     from lamae_jax.serve.explain.task import ExplainConfig

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lamae_jax.errors import UserError
+from lamae_jax.signal.ecg_paper import draw_ecg, draw_reconstruction, save_figure, save_vector
 from lamae_jax.signal.leads import CHEST_LEADS, LIMB_LEADS, STANDARD_LEADS
-from lamae_jax.signal.paper import draw_ecg, draw_reconstruction, save_figure, save_vector
 
 FS = 100
 
@@ -195,5 +195,7 @@ def test_the_same_figure_gives_the_same_png(tmp_path: Path) -> None:
 
 
 def test_drawing_touches_no_global_state_of_matplotlib() -> None:
-    code = "import sys, lamae_jax.signal.paper; sys.exit('matplotlib.pyplot' in sys.modules or 'jax' in sys.modules)"
+    code = (
+        "import sys, lamae_jax.signal.ecg_paper; sys.exit('matplotlib.pyplot' in sys.modules or 'jax' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
