@@ -49,9 +49,12 @@ class Case:
 CASES = (
     Case("small", "v5e:2x4", MeshConfig(fsdp=1), 256),
     Case("small", "v5e:2x4", MeshConfig(fsdp=8), 256),
+    Case("small", "v5e:4x4", MeshConfig(fsdp=1), 512),
+    Case("small", "v5e:16x16", MeshConfig(fsdp=1), 2048),
     Case("base", "v5e:2x4", MeshConfig(fsdp=8), 256),
     Case("base", "v5e:4x4", MeshConfig(fsdp=16), 512),
     Case("base", "v5e:16x16", MeshConfig(fsdp=16), 2048),
+    Case("large", "v5e:2x4", MeshConfig(fsdp=8), 256),
     Case("large", "v5e:4x4", MeshConfig(fsdp=16), 512),
     Case("large", "v5e:16x16", MeshConfig(fsdp=32), 2048),
     Case("large", "v5p:4x4x4", MeshConfig(fsdp=16), 2048),

@@ -74,10 +74,10 @@ select_rows.defvjp(_select_forward, _select_backward)
 
 def inverse_of(index: jax.Array, rows: int) -> jax.Array:
     """For distinct `index [B, J]` into `rows`: where each row stands in it, `[B, rows]`, J where it does not."""
-    records, size = index.shape
-    nowhere = jnp.full((records, rows), size, jnp.int32)
-    places = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), index.shape)
-    return nowhere.at[jnp.arange(records)[:, None], index].set(places)
+    size = index.shape[1]
+    places = jnp.arange(size, dtype=jnp.int32)
+    # A record at a time: a scatter over all records at once would be computed by every device for all of them.
+    return jax.vmap(lambda i: jnp.full(rows, size, jnp.int32).at[i].set(places))(index)
 
 
 class Attention(nn.Module):

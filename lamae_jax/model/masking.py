@@ -144,9 +144,12 @@ def draw_leads(key: jax.Array, records: int, leads: int, size: int) -> jax.Array
 
 def hidden_patches(masks: Masks, leads: int, patches: int) -> jax.Array:
     """`[B, L, T]` bool, True where a patch was hidden from the encoder: the loss is over these (of available leads)."""
-    records = masks.leads.shape[0]
-    record, row = jnp.arange(records)[:, None, None], masks.leads[..., None]
-    return jnp.ones((records, leads, patches), bool).at[record, row, masks.visible].set(False)
+
+    def of_one(shown: jax.Array, visible: jax.Array) -> jax.Array:
+        return jnp.ones((leads, patches), bool).at[shown[:, None], visible].set(False)
+
+    # A record at a time: see `inverse_of`.
+    return jax.vmap(of_one)(masks.leads, masks.visible)
 
 
 def nothing_hidden(records: int, leads: int, patches: int) -> Masks:
@@ -191,8 +194,11 @@ def _visible_between_blocks(key: jax.Array, shape: tuple[int, int, int], visible
         jax.random.uniform(key, (records, leads, visible + runs)), runs
     )  # [B, L, runs], in random order
     lengths = jnp.full((runs,), block, jnp.int32).at[0].set(hidden - block * (runs - 1))
-    record, lead = jnp.arange(records)[:, None, None], jnp.arange(leads)[None, :, None]
-    line = jnp.ones((records, leads, visible + runs), jnp.int32).at[record, lead, where].set(lengths)
-    is_run = jnp.zeros(line.shape, bool).at[record, lead, where].set(True)
+
+    def of_one(places: jax.Array) -> tuple[jax.Array, jax.Array]:
+        empty = jnp.ones((visible + runs,), jnp.int32)
+        return empty.at[places].set(lengths), jnp.zeros(empty.shape, bool).at[places].set(True)
+
+    line, is_run = jax.vmap(jax.vmap(of_one))(where)  # a lead at a time: see `inverse_of`
     begins = jnp.cumsum(line, axis=-1) - line
     return jnp.sort(jnp.where(is_run, patches, begins), axis=-1)[..., :visible]

@@ -16,9 +16,9 @@ small_normal = nn.initializers.normal(0.02)
 
 
 def _transformer(config: ModelConfig, place: Placement | None, depth: int, heads: int, name: str) -> Transformer:
-    # Few layers compile and run faster unrolled; deep stacks would only compile longer. With remat the loop must stay a loop:
-    # unrolled, the compiler would find the recomputed blocks equal to the first ones and keep those after all.
-    unroll = depth <= 6 and not config.remat
+    # Layers written out run faster than in a loop (docs/speed.md); many of them would take the compiler long. With remat the loop
+    # must stay: written out, the compiler would find the recomputed blocks equal to the first ones and keep those after all.
+    unroll = depth <= 8 and not config.remat
     return Transformer(depth, heads, config.qk_norm, config.remat, unroll, jnp.dtype(config.dtype), place, name=name)
 
 

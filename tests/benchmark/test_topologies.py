@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -25,6 +27,8 @@ from lamae_jax.config import pretrain_config
 from lamae_jax.model.flops import training_flops
 from lamae_jax.train.sharding import MeshConfig, make_mesh
 from lamae_jax.train.step import compile_init
+
+LAUNCH = Path(__file__).parents[2] / "launch"
 
 # Lines as the TPU's compiler writes them, shortened.
 PROGRAM = """HloModule jit_step
@@ -82,6 +86,20 @@ def test_every_case_can_be_laid_out_on_its_slice() -> None:
         count = int(np.prod([int(side) for side in sides.split("x")]))
         data, fsdp, _ = case.mesh.shape(count)
         assert kind in CHIP_GB and case.batch_size % (data * fsdp) == 0
+
+
+@pytest.mark.parametrize("script", ["tpu_vm.sh", "gke.sh", "slurm.sh"])
+def test_meshes_that_the_launch_scripts_name_are_among_those_compiled(script: str) -> None:
+    text = re.sub(r"\\\n#\s*", "", (LAUNCH / script).read_text())  # lines that go on are joined
+    compiled = {(case.preset, case.mesh.fsdp) for case in CASES}
+    [(preset, fsdp)] = re.findall(r"configs/pretrain\.py:(\w+) .*--config\.mesh\.fsdp=(\d+)", text)
+    advised = {(preset, int(fsdp))} | {("large", int(size)) for size in re.findall(r"large: (\d+)", text)}
+    assert advised <= compiled
+    if script != "slurm.sh":  # of TPUs slice and batch are named too
+        of_all = {(case.preset, case.mesh.fsdp, case.batch_size) for case in CASES if case.topology == "v5e:16x16"}
+        [batch] = re.findall(r"--config\.batch_size=(\d+)", text)
+        assert (preset, int(fsdp), int(batch)) in of_all
+        assert f"{fsdp} of a v5e 16x16" in text or f"mesh.fsdp={fsdp} is a row of a v5litepod-256" in text
 
 
 def test_weights_split_over_fsdp_are_listed_with_the_shape_of_one_tensor_shard() -> None:
