@@ -1,4 +1,4 @@
-"""Atomic writing: a reader sees the whole old file or the whole new one, never a half.
+"""Atomic writing: a reader sees the whole old file or the whole new one, never a half. And opening what may be no file at all.
 
 Temporary name in the same folder, fsync, rename, fsync of the folder.
 """
@@ -6,11 +6,13 @@ Temporary name in the same folder, fsync, rename, fsync of the folder.
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,6 +71,15 @@ def write_npy(path: Path | str, array: np.ndarray) -> None:
     write_with(path, lambda file: file.write(buffer.getbuffer()))
 
 
+def regular(path: str, flags: int) -> int:
+    """For `open(path, opener=regular)`: a pipe, which would be waited for, or a device is an OSError like a missing file."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)  # has no effect on files
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is no regular file", path)
+
+
 def sha256_files(paths: Iterable[Path]) -> str:
     """The hex sha256 of some files' bytes, one after the other: of the code that a result follows from, say."""
     whole = hashlib.sha256()
@@ -78,6 +89,6 @@ def sha256_files(paths: Iterable[Path]) -> str:
 
 
 def sha256_file(path: Path | str) -> str:
-    """The hex sha256 of a file, read in pieces."""
-    with open(path, "rb") as file:
+    """The hex sha256 of a file, read in pieces. Raises OSError, also for a pipe."""
+    with open(path, "rb", opener=regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,7 +24,8 @@ from threadpoolctl import threadpool_limits
 from lamae_jax.data.sources import Entry, Source, Unreadable
 from lamae_jax.errors import UserError
 from lamae_jax.files import sha256_file, write_with
-from lamae_jax.signal.contract import SignalContract, SignalError, condition, cut
+from lamae_jax.signal.contract import SignalContract, SignalError, check_amplitude, condition, cut
+from lamae_jax.signal.quality import is_quiet
 
 RECORDS_PER_SHARD = 4096  # source records, rejected ones included: part of the store's format
 CHUNK = 64  # source records a worker takes at a time: about 4 MB come back
@@ -64,6 +65,7 @@ def make_chunk(recipe: Recipe, first: int, entries: Sequence[Entry]) -> Chunk:
                 recipe.contract,
                 allow_upsampling=recipe.allow_upsampling,
             )
+            check_amplitude(whole, recording.units[0])
             pieces = cut(whole, recipe.contract, recipe.long)
         except (Unreadable, SignalError) as error:
             chunk.rejected.append([index, error.reason, error.detail])
@@ -71,14 +73,17 @@ def make_chunk(recipe: Recipe, first: int, entries: Sequence[Entry]) -> Chunk:
         except OSError as error:
             chunk.rejected.append([index, "io", error.strerror or type(error).__name__])
             continue
+        except MemoryError:
+            raise UserError(f"{entry.path}: does not fit into the memory; fewer workers need less") from None
         except Exception as error:
             # A defect of ours; without the record's name nobody could find it among 800,000.
             raise RuntimeError(f"{entry.path}: {type(error).__name__}: {error}") from error
         bits = int((whole.available.astype(np.int64) << np.arange(len(whole.available))).sum())
         for window, counts in enumerate(pieces):
+            flags = (*whole.flags, "quiet") if is_quiet(counts[whole.available]) else whole.flags
             counts = np.ascontiguousarray(counts, "<i2")
             chunk.counts.append(counts)
-            chunk.stored.append([index, window, bits, ",".join(whole.flags), hashlib.sha256(counts.data).hexdigest()])
+            chunk.stored.append([index, window, bits, ",".join(flags), hashlib.sha256(counts.data).hexdigest()])
     return chunk
 
 

@@ -25,13 +25,14 @@ import pyarrow.parquet as pq
 
 from lamae_jax.data.sources import Split
 from lamae_jax.errors import UserError
-from lamae_jax.files import sha256_file
+from lamae_jax.files import regular, sha256_file
 from lamae_jax.signal.contract import SignalContract
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 TABLE = "records.parquet"
 REJECTED = "rejected.csv"
+LARGEST_MANIFEST = 1 << 28  # bytes; what grows is the list of unlisted files
 BEGUN = "preparing.json"  # stands where `manifest.json` will, while a store is being made
 
 
@@ -44,14 +45,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a complete store. Raises UserError in one line when there is none or it can't be read."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        with open(path, "rb", opener=regular) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST_MANIFEST:
+                raise ValueError
+            manifest = json.loads(file.read())
         number = manifest["format"]
     except (FileNotFoundError, NotADirectoryError):
         if (folder / BEGUN).exists():
             raise UserError(f"store {folder}: not complete yet; run its prepare command again to finish it") from None
         what = "has no manifest.json" if folder.is_dir() else "there is no such folder"
         raise UserError(f"store {folder}: {what}; make one with --config=configs/prepare.py:SOURCE") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"store {folder}: manifest.json is damaged; delete the store and prepare it again") from None
     except OSError as error:
         raise UserError(f"store {folder}: manifest.json can't be read: {error.strerror}") from None
@@ -137,24 +141,38 @@ class Store:
     def column(self, name: str) -> np.ndarray:
         """One column of records.parquet [N]; texts come as objects, missing values as None or NaN."""
         try:
-            with pq.ParquetFile(self.folder / TABLE) as file:
+            with open(self.folder / TABLE, "rb", opener=regular) as opened, pq.ParquetFile(opened) as file:
                 names = file.schema_arrow.names
+                self._check_rows(file.metadata.num_rows)  # first: some bytes can stand for any number of rows
                 values = file.read([name]).column(0).to_numpy() if name in names else None
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except UserError:
+            raise
+        except (OSError, ValueError, OverflowError, MemoryError, pa.ArrowException) as error:
             raise UserError(
                 f"store {self.folder}: {TABLE} can't be read ({' '.join(str(error).split())}); check it with verify_only"
             ) from None
         if values is None:
             raise UserError(f"store {self.folder}: no column {name!r}; there are {', '.join(names)}")
-        if len(values) != self.size:
-            raise UserError(f"store {self.folder}: {TABLE} has {len(values)} rows, the manifest says {self.size}")
+        self._check_rows(len(values))
+        return values
+
+    def _check_rows(self, rows: int) -> None:
+        if rows != self.size:
+            raise UserError(f"store {self.folder}: {TABLE} has {rows} rows, the manifest says {self.size}")
+
+    def _whole_numbers(self, name: str) -> np.ndarray:
+        """A column that must hold whole numbers [N]."""
+        values = self.column(name)
+        if values.dtype.kind not in "iu":
+            kind = "texts" if values.dtype == object else str(values.dtype)
+            raise UserError(f"store {self.folder}: column {name} of {TABLE} holds {kind}; whole numbers are due")
         return values
 
     @cached_property
     def available(self) -> np.ndarray:
         """Which leads each waveform has, bool [N, L]."""
         bits = np.arange(len(self.contract.leads), dtype=np.uint32)
-        return (self.column("available").astype(np.uint32)[:, None] >> bits & 1).astype(bool)
+        return (self._whole_numbers("available").astype(np.uint32)[:, None] >> bits & 1).astype(bool)
 
     @cached_property
     def record_ids(self) -> np.ndarray:
@@ -174,7 +192,7 @@ class Store:
     @cached_property
     def folds(self) -> np.ndarray:
         """The fold of each waveform in the split's column, int16 [N]; -1 where the source has none."""
-        return self.column(self.split.column)
+        return self._whole_numbers(self.split.column)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Waveforms int16 [n, L, S] of the rows [n], in their order. Safe to call from several threads.
@@ -202,7 +220,7 @@ class Store:
         name = self.manifest["shards"][shard]["file"]
         due = (self.manifest["shards"][shard]["records"], len(self.contract.leads), self.contract.samples)
         try:
-            with open(self.folder / name, "rb") as file:
+            with open(self.folder / name, "rb", opener=regular) as file:
                 if np.lib.format.read_magic(file) != (1, 0):
                     raise ValueError("not version 1.0 of .npy")
                 shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)

@@ -19,7 +19,7 @@ import numpy as np
 from lamae_jax.errors import UserError
 from lamae_jax.signal import filters
 from lamae_jax.signal.leads import STANDARD_LEADS, canonical_lead
-from lamae_jax.signal.quality import FLAGS, fill_gaps, is_clipped, is_flat
+from lamae_jax.signal.quality import FLAGS, TOO_LARGE, fill_gaps, is_clipped, is_flat, spans
 
 BANDS = ("highpass_0.5", "none")
 LOWEST_FS, HIGHEST_FS = 100.0, 1000.0  # rates of recordings that are accepted
@@ -148,6 +148,8 @@ def condition(
         raise SignalError("too_short", f"{n} samples at {fs:g} Hz are {n / fs:g} s; {contract.seconds:g} s are needed")
 
     flags: set[str] = set()
+    if up > down:
+        flags.add("upsampled")
     if len(picked) < len(contract.leads):
         flags.add("lead_missing")
     if any(lead.microvolts != 1e3 for lead in picked):
@@ -245,6 +247,20 @@ def _usable_leads(
     if is_clipped(microvolts, low, high, fs):
         flags.add("clipped")
     return microvolts, [lead.position for lead, kept in zip(picked, keep, strict=True) if kept]
+
+
+def check_amplitude(conditioned: Conditioned, unit: str) -> None:
+    """Raise SignalError, reason `unit`, for a whole recording of values in `unit` that no ECG has."""
+    counts = conditioned.counts
+    if int(counts.max()) - int(counts.min()) <= TOO_LARGE:  # as a rule; no lead spans more
+        return
+    middle = np.median(spans(counts[conditioned.available]))
+    if middle > TOO_LARGE:
+        raise SignalError(
+            "unit",
+            f"the values span {middle / 1e3:.0f} mV or more when taken as {unit}, no ECG does; "
+            f"{'are they microvolts (units=uV) or counts of a converter?' if unit == 'mV' else 'which unit is it?'}",
+        )
 
 
 def cut(conditioned: Conditioned, contract: SignalContract, long: str) -> list[np.ndarray]:

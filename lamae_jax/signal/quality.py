@@ -20,7 +20,13 @@ FLAGS = (
     "gap_filled",  # short gaps were bridged, or edges extended
     "clipped",  # flat tops: the amplifier or the file format had reached its limit
     "saturated",  # more than +-32.767 mV after the band filter: held at that limit in the store
+    "upsampled",  # came at a rate below the contract's: nothing above half of its rate is in it
+    "quiet",  # no lead spans TOO_SMALL: was the unit right?
 )
+
+# What a lead spans without the lowest and highest hundredth of its samples, uV. 14,170 recordings of PTB-XL: .2 to 3.8 mV in
+# the middle lead of each, .5 to 13 mV in its largest, .07 mV in the smallest of all leads.
+TOO_LARGE, TOO_SMALL = 20_000, 50
 
 _LEAST_MOVEMENT = 1.0  # uV
 _CLIPPED_FROM = 1000.0  # uV away from the lead's median; quantised T waves have flat tops too, but low ones
@@ -54,6 +60,18 @@ def fill_gaps(lead: np.ndarray, fs: float) -> str:
 def is_flat(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Which leads never move, from their lowest and highest values in uV [L]: bool [L]."""
     return high - low < _LEAST_MOVEMENT
+
+
+def spans(counts: np.ndarray) -> np.ndarray:
+    """Highest less lowest of each lead of `counts` [l, S] in uV, a hundredth of the samples left out at either end: [l]."""
+    ordered = np.sort(counts, axis=-1)  # an eighth of what np.percentile takes
+    out = counts.shape[-1] // 100
+    return ordered[..., -1 - out].astype(np.int32) - ordered[..., out]
+
+
+def is_quiet(counts: np.ndarray) -> bool:
+    """Whether no lead of `counts` [l, S] in uV spans TOO_SMALL; as a rule the first lead tells."""
+    return all(spans(lead[None])[0] < TOO_SMALL for lead in counts)
 
 
 def is_clipped(signal: np.ndarray, low: np.ndarray, high: np.ndarray, fs: float) -> bool:

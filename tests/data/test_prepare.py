@@ -307,6 +307,30 @@ def test_long_recordings_are_cropped_or_cut_into_windows(tmp_path: Path) -> None
     assert np.array_equal(windows.read(np.array([0, 1])), np.stack([whole[:, :1000], whole[:, 1000:2000]]))
 
 
+def test_values_that_no_ecg_has_are_rejected_and_odd_ones_flagged_as_embed_warns(tmp_path: Path) -> None:
+    source = tiny.write_ptb_xl(tmp_path / "source", 4)
+    header = source / "records100/00000/00002_lr.hea"
+    header.write_text(header.read_text().replace("1000.0(0)/mV", "1.0(0)/mV"))  # microvolts called mV
+    tiny.write_record(source / "records100/00000/00003_lr", tiny.signal_of(3) // 100)
+    prepare(tiny.config(source, tmp_path / "store", fs=250, allow_upsampling=True), tmp_path / "run")
+    store = Store.open(tmp_path / "store")
+    flags = ["resampled,upsampled", "resampled,upsampled,quiet", "resampled,upsampled"]
+    assert store.record_ids.tolist() == ["1", "3", "4"] and store.column("flags").tolist() == flags
+    with open(tmp_path / "store" / "rejected.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["record_id"] == "2" and row["reason"] == "unit"
+    assert row["detail"].endswith("no ECG does; are they microvolts (units=uV) or counts of a converter?")
+
+
+def test_some_seconds_of_a_loose_electrode_do_not_cost_a_long_recording(tmp_path: Path) -> None:
+    source = tiny.write_ptb_xl(tmp_path / "source", 1, seconds=40)
+    signal = tiny.signal_of(1, 4000)
+    signal[:, 1000:1030] = 30_000
+    tiny.write_record(source / "records100/00000/00001_lr", signal)
+    prepare(tiny.config(source, tmp_path / "store", long="windows"), tmp_path / "run")
+    assert Store.open(tmp_path / "store").size == 4
+
+
 def test_verify_only_finds_a_changed_byte_and_a_missing_file(source: Path, whole: Path, tmp_path: Path) -> None:
     check = tiny.config(source, whole, verify_only=True)
     assert prepare(check, tmp_path / "run")["verified"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import pickle
-import sys
 import tracemalloc
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import hostile
 import numpy as np
 import pytest
 
@@ -71,22 +71,8 @@ def counts() -> np.ndarray:
 @pytest.fixture
 def opened() -> Iterator[list[str]]:
     """The names of all files that are opened meanwhile, by whatever function."""
-    names: list[str] = []
-    WATCHERS.append(names)
-    yield names
-    WATCHERS.remove(names)
-
-
-WATCHERS: list[list[str]] = []
-
-
-def _watch(event: str, args: tuple) -> None:
-    if WATCHERS and event == "open":
-        for names in WATCHERS:
-            names.append(str(args[0]))
-
-
-sys.addaudithook(_watch)  # cannot be taken away again; it does nothing while nobody watches
+    with hostile.opened() as names:
+        yield names
 
 
 def reason_of(folder: Path, path: str = "r") -> str:
@@ -335,6 +321,23 @@ def test_a_pipe_is_no_signal_file(tmp_path: Path, counts: np.ndarray) -> None:
     Path(f"{record}.dat").unlink()
     os.mkfifo(f"{record}.dat")  # opening it would wait for ever
     assert reason_of(tmp_path) == "missing_signal"
+
+
+def test_a_pipe_is_no_header(tmp_path: Path, counts: np.ndarray) -> None:
+    record = written(tmp_path, counts)
+    Path(f"{record}.hea").unlink()
+    os.mkfifo(f"{record}.hea")
+    with hostile.within(5):
+        assert reason_of(tmp_path) == "header"
+
+
+@pytest.mark.parametrize("code", ["16", "212"])
+def test_a_file_of_ten_billion_zeros_that_take_no_room_is_refused(
+    tmp_path: Path, counts: np.ndarray, code: str
+) -> None:
+    written(tmp_path, counts, record="r 3 500 10000000000", format=code)
+    os.truncate(tmp_path / "r.dat", {"16": 60_000_000_000, "212": 45_000_000_000}[code])
+    assert reason_of(tmp_path) == "size"
 
 
 def test_an_enormous_claim_allocates_nothing(tmp_path: Path, counts: np.ndarray) -> None:

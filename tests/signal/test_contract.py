@@ -268,7 +268,7 @@ def test_rates_are_raised_only_on_request() -> None:
     signal = in_mv(recording(1000, 100))
     assert reason_of(signal, SignalContract(), fs=100) == "fs"
     result = run(signal, SignalContract(), fs=100, allow_upsampling=True)
-    assert result.counts.shape == (12, 2500) and result.flags == ("resampled",)
+    assert result.counts.shape == (12, 2500) and result.flags == ("resampled", "upsampled")
 
 
 @pytest.mark.parametrize("fs", [250, 257, 333.333, 360, 400, 499.998, 500, 1000])

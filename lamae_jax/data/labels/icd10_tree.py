@@ -41,6 +41,11 @@ def place_of(name: str) -> int:
     return TREE.index(name) if name in TREE else len(TREE)
 
 
+def nested(name: str) -> tuple[str, bool]:
+    """What sorts labels as the tree has them: IX, I30-I5A, I30, I48, I489, I60-I69."""
+    return ("" if name == CHAPTER else name.partition("-")[0], name not in TREE)
+
+
 def level_of(name: str) -> str:
     """The hierarchy level of a label: chapter, block, or how many characters its code has."""
     if name in TREE:

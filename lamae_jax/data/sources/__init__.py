@@ -19,10 +19,12 @@ from lamae_jax.errors import UserError
 
 SOURCES = ("mimic_iv_ecg", "ptb_xl", "wfdb", "arrays", "simulated")
 
+LARGEST_RECORDING = 12 * 24 * 3600 * 250  # values: a day of twelve leads at 250 Hz, some GB of memory
+
 Reason = Literal[
     "absent",  # listed, but no file at all is there
     "missing_signal",  # a header without its signal file
-    "size",  # the signal file does not hold what was announced
+    "size",  # the signal file does not hold what was announced, or more than LARGEST_RECORDING
     "header",  # empty, no text, or contradicting itself
     "path",  # points outside its folder
     "gain",  # uncalibrated, or no positive number
@@ -42,6 +44,15 @@ class Unreadable(UserError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+
+def check_size(leads: int, samples: int) -> None:
+    """Raise Unreadable, reason `size`, for a recording that would fill the memory: a sparse file can hold any number of zeros."""
+    if leads * samples > LARGEST_RECORDING:
+        raise Unreadable(
+            "size",
+            f"{leads} leads x {samples} samples; {LARGEST_RECORDING} values (24 h of twelve leads at 250 Hz) are the most",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ One array `ecg.npy` [N, 12, 5000] in mV at 500 Hz, and `patients`, a list of N i
             table.writerow(["ecg.npy", row, row, patient, 500, "mV", "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6"])
 
 One file a recording: the same without `row`, and the file's name in each line. Pickled arrays are never opened. A .npz is
-unpacked whole in every worker; large arrays belong into .npy or .h5.
+unpacked whole in every worker: at most 16 GiB, large arrays belong into .npy or .h5.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -43,13 +44,14 @@ from typing import Any
 
 import numpy as np
 
-from lamae_jax.data.sources import Entry, Recording, Source, Unreadable
+from lamae_jax.data.sources import Entry, Recording, Source, Unreadable, check_size
 from lamae_jax.data.sources.csv_tables import PEOPLE, clean_id, people_entries, read_columns, whole
 from lamae_jax.data.sources.wfdb_files import record_path
 from lamae_jax.errors import UserError
 
 TABLE = "metadata.csv"
 KINDS = (".npy", ".npz", ".h5", ".hdf5")
+LARGEST_UNPACKED = 1 << 34  # bytes of an array in a .npz
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def one_recording(array: Any, row: int, leads: tuple[str, ...], path: str) -> np
     if shape[0] != len(leads):
         turned = "; turn the array: [leads, samples] is due, not [samples, leads]" if shape[1] == len(leads) else ""
         raise Unreadable("leads", f"{path} is {list(array.shape)}, {len(leads)} leads are named{turned}")
+    check_size(*shape)
     return np.asarray(array[row] if row >= 0 else array[...]).reshape(shape)
 
 
@@ -175,6 +178,8 @@ def open_array(path: str, key: str) -> Any:
     except OSError as error:
         raise Unreadable("absent", f"listed, but the file cannot be found: {error.strerror}") from None
     name, version = os.path.basename(path), (status.st_mtime_ns, status.st_size)
+    if not stat.S_ISREG(status.st_mode):
+        raise Unreadable("format", f"{name} is no regular file")
     try:
         if path.lower().endswith(".npy"):
             if key:
@@ -219,6 +224,10 @@ def open_npz(path: str, key: str, version: tuple[int, int]) -> np.ndarray:
         if due != names[chosen].file_size:
             raise Unreadable(
                 "size", f"{chosen} has {names[chosen].file_size} bytes, {due} are due for {list(shape)} {kind}"
+            )
+        if due > LARGEST_UNPACKED:
+            raise Unreadable(
+                "size", f"{chosen} has {due} bytes unpacked, {LARGEST_UNPACKED} are the most; write a .npy"
             )
     with np.load(path, allow_pickle=False) as arrays:
         return arrays[chosen]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lamae_jax.data.sources import Entry, Split, hash_fold, hash_split, ten_folds
 from lamae_jax.errors import UserError
+from lamae_jax.files import regular
 
 PEOPLE = ("patient_id", "fold", "age", "sex")
 SEXES = {"": None, "m": "M", "male": "M", "f": "F", "female": "F"}
@@ -30,7 +31,7 @@ def read_columns(
     import pyarrow.csv
 
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="", opener=regular) as file:
             names = next(csv.reader(file), [])
     except FileNotFoundError:
         raise UserError(f"source folder {str(path.parent)!r} holds no {path.name}") from None

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lamae_jax.data.sources import Entry, Recording, Unreadable
+from lamae_jax.data.sources import Entry, Recording, Unreadable, check_size
+from lamae_jax.files import regular
 
 INVALID = -32768  # format 16's mark for "no valid sample here"
 LONGEST_HEADER = 1 << 16  # bytes; real ones have about one thousand
@@ -122,7 +123,7 @@ def record_path(folder: Path | str, path: str) -> str:
 def read_header(record: str) -> Header:
     """Read and parse `record`.hea. Raises Unreadable."""
     try:
-        with open(record + ".hea", "rb", buffering=0) as file:
+        with open(record + ".hea", "rb", buffering=0, opener=regular) as file:
             raw = file.read(LONGEST_HEADER)
     except FileNotFoundError:
         if any(os.path.exists(record + extension) for extension in (".dat", ".mat")):
@@ -224,7 +225,8 @@ def parse_gain(text: str) -> tuple[float, int | None, str]:
 
 
 def check_files(record: str, header: Header) -> None:
-    """Hold the claimed number of samples against the size of each signal file. Raises Unreadable."""
+    """Hold the claimed number of samples against what is read at most and the size of each signal file. Raises Unreadable."""
+    check_size(len(header.leads), header.samples)
     folder = os.path.dirname(record)
     for name in dict.fromkeys(header.files):
         try:
