@@ -10,8 +10,9 @@
 # folder; as a gcsfuse mount it serves for the store, but not for the workdir, whose checkpoints need renames that are all or
 # nothing. Project and zone are those of `gcloud config`. The workload is called lamae- and the last part of DIR.
 #
-# A preempted host's SIGTERM makes all hosts save at one step and end with 75; one that dies ends the others with 4. Either way
-# the workload starts again, up to 100 times, and goes on from its newest checkpoint. A mistake (2) ends it for good.
+# A preempted host's SIGTERM makes all hosts save at one step and end with 75; one that dies ends the others with 4, the first
+# one with 134 (xpk itself starts again after 127 to 255). Either way the workload starts again, up to 100 times, and goes on
+# from its newest checkpoint. A mistake (2) ends it for good.
 #
 # The flags that matter are those of launch/tpu_vm.sh. TPU_TYPE is one slice: mesh.fsdp=16 is a row of a v5litepod-256.
 set -euo pipefail

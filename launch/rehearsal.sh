@@ -8,7 +8,8 @@
 # Without FLAGS: twenty steps of nano at 100 Hz on simulated ECGs, prepared first. FLAGS come after the defaults below and win.
 # DIR (runs/rehearsal) then holds store/, run/ (the workdir of both) and process-1.log; process 0 speaks here, and at the end
 # the summary is shown. Ctrl-C and SIGTERM are passed on to both as SIGTERM: they save at one step and end with 75, and the same
-# line goes on. To see one host fail, kill its process; the other says so within 100 s. The exit code is the first that is not 0.
+# line goes on. To see one host fail, kill its process: of process 1 the other says so within 100 s; without process 0, which
+# holds them together, the runtime aborts the other at once. The exit code is the first that is not 0.
 set -euo pipefail
 
 dry=

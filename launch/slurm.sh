@@ -12,7 +12,7 @@
 #
 # The flags that matter:
 #   --config.mesh.fsdp         small fits one GPU: leave it at 1, all GPUs share out the batch (data). base: the GPUs of a node,
-#                              so that its traffic stays inside the node. large: 32. (tensor stays 1 with one GPU a process.)
+#                              so that its traffic stays inside the node. large: 32.
 #   --config.batch_size        of all GPUs together, a multiple of their number; the peak rate follows it from small on
 #   --config.dtype             bfloat16 is the default from small on
 #   --config.checkpoint.every  steps that a dead node may cost; the time limit costs none

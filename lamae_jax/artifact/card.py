@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lamae_jax.artifact.origin import as_store, complete, stores_of
+
 CARD = "README.md"
 
-# What a source's own pages say (docs/data.md); of any other source only its user can know.
-LICENCES = {
-    "ptb_xl": "PTB-XL 1.0.3: CC BY 4.0; Wagner et al., Scientific Data 7:154 (2020), doi:10.1038/s41597-020-0495-6",
-    "mimic_iv_ecg": "MIMIC-IV-ECG 1.0: see its page on PhysioNet; Gow et al., PhysioNet (2023), doi:10.13026/4nqg-sb35",
-    "simulated": "simulated by lamae_jax: no recording of a person, free of any data licence",
-}
-UNKNOWN_LICENCE = "licence not known to lamae_jax: ask whoever gave you the data"
+OF_DATA = ("store", "records")  # of a head's `about`: they stand under Data
 
 FIGURES = {
     "val_mse": "the model",
@@ -59,13 +55,8 @@ def _signal(config: dict[str, Any]) -> str:
 
 
 def _data(config: dict[str, Any]) -> str:
-    provenance, lines = config["provenance"], []
-    for store in provenance["stores"] if "stores" in provenance else []:
-        kind = store["kind"] if "kind" in store else store["name"]
-        licence = LICENCES[kind] if kind in LICENCES else UNKNOWN_LICENCE
-        lines.append(f"- `{store['name']}` (store sha256 `{store['sha256'][:12]}`). {licence}.")
-    if not lines:
-        lines.append("- Not recorded.")
+    provenance = config["provenance"]
+    lines = [_store(store) for store in stores_of(provenance)] or ["- Not recorded."]
     records = provenance["records"] if "records" in provenance else {}
     if records:
         lines.append(
@@ -77,8 +68,27 @@ def _data(config: dict[str, Any]) -> str:
             f"- `pretraining_records.npy`: hashes of the {count} records it was trained on; whoever has the ids can tell."
         )
     if "init" in provenance and provenance["init"]:
-        lines.append(f"- Training began from the model `{provenance['init'][:12]}`; its data count too.")
+        known = (
+            "its data are among these" if complete(provenance) else "what that learned from is not all recorded here"
+        )
+        lines.append(f"- Training began from the model `{str(provenance['init'])[:12]}`; {known}.")
+    if config["head"] is not None:
+        lines.append(_data_of_head(config["head"]["about"]))
     return "\n".join(lines)
+
+
+def _store(store: dict[str, str]) -> str:
+    return f"- `{store['name']}` (store sha256 `{store['sha256'][:12]}`). {store['licence']}."
+
+
+def _data_of_head(about: dict[str, Any]) -> str:
+    store, records = as_store(about.get("store")), about.get("records")
+    if store is None:
+        return "- The head's labels and recordings: not recorded."
+    counts = (
+        ", ".join(f"{count} {part}" for part, count in records.items()) if isinstance(records, dict) else "not counted"
+    )
+    return f"- The head was fitted on {_store(store)[2:]} Its records: {counts}."
 
 
 def _figures(provenance: dict[str, Any]) -> str:
@@ -99,7 +109,7 @@ def _head(head: dict[str, Any]) -> str:
     names = head["labels"]
     shown = ", ".join(names[:40]) + (f" and {len(names) - 40} more (config.json)" if len(names) > 40 else "")
     lines = [f"A linear head on `{head['readout']}` gives probabilities of {len(names)} labels: {shown}."]
-    rows = [f"| {name} | {_figure(value)} |" for name, value in head["about"].items()]
+    rows = [f"| {name} | {_figure(value)} |" for name, value in head["about"].items() if name not in OF_DATA]
     if rows:
         lines.append("\n".join(["| | |", "|---|---|", *rows]))
     return "\n\n".join(lines)

@@ -13,6 +13,7 @@ altered or outside the folder is refused in one line.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,7 @@ FIELDS = (
 )
 # Far beyond any model, near enough that a hostile folder cannot have tables of terabytes made while shapes are worked out.
 MOST_TOKENS, WIDEST, DEEPEST = 10_000, 16_384, 1_000
+MOST_RECORDS = 10**8  # in the list of what was pretrained on; archives hold some millions
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,19 @@ def load_model(folder: Path | str) -> Model:
         raise UserError(f"{where}: contract and provenance must be objects")
     contract = SignalContract.from_dict(config["contract"])
     model = _model_config(config["model"], contract, where)
-    flat = tensors(
-        folder / PARAMS, checked_bytes(folder / PARAMS, config["params_sha256"], config["params_bytes"], CONFIG)
-    )
-    _check_shapes(folder / PARAMS, flat, model)
-    records = None
-    if config["pretraining_records"] is not None:
-        data = checked_bytes(folder / RECORDS, config["pretraining_records_sha256"], None, CONFIG)
-        records = uint64_list(folder / RECORDS, data, config["pretraining_records"])
+    shapes = _shapes(model)
+    size = 4 * sum(math.prod(shape) for shape in shapes.values())
+    data = checked_bytes(folder / PARAMS, config["params_sha256"], config["params_bytes"], CONFIG, size)
+    flat = tensors(folder / PARAMS, data)
+    _check_shapes(folder / PARAMS, flat, shapes)
+    records, count = None, config["pretraining_records"]
+    if count is not None:
+        if type(count) is not int or not 0 <= count <= MOST_RECORDS:
+            raise UserError(
+                f"{where}: pretraining_records={str(count)[:20]}: must be from 0 to {MOST_RECORDS}, or null"
+            )
+        data = checked_bytes(folder / RECORDS, config["pretraining_records_sha256"], None, CONFIG, 8 * count)
+        records = uint64_list(folder / RECORDS, data, count)
     elif (folder / RECORDS).exists():
         raise UserError(f"{folder / RECORDS}: is there, but {CONFIG} says that it was left out; remove one of the two")
     head = read_head(folder, config["head"], model, CONFIG)
@@ -209,8 +216,7 @@ def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {"/".join(str(s.key) for s in p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
 
 
-def _check_shapes(path: Path, flat: dict[str, np.ndarray], model: ModelConfig) -> None:
-    shapes = _shapes(model)
+def _check_shapes(path: Path, flat: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> None:
     same_names(str(path), set(flat), set(shapes))
     for name, shape in shapes.items():
         if flat[name].shape != shape or flat[name].dtype != np.float32:

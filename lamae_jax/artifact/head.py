@@ -68,10 +68,15 @@ class Head:
 
     def check_fits(self, model: ModelConfig) -> None:
         """Raise UserError where the model has no such readout, or one of another width."""
-        model.check_readout(self.readout)
-        features = model.width * (model.leads if self.readout == "encoder_concat" else 1)
+        features = features_of(model, self.readout)
         if len(self.kernel) != features:
             raise UserError(f"head: takes {len(self.kernel)} features, the model's {self.readout} has {features}")
+
+
+def features_of(model: ModelConfig, readout: str) -> int:
+    """F, the features of a readout. Raises UserError where the model has no such readout."""
+    model.check_readout(readout)
+    return model.width * (model.leads if readout == "encoder_concat" else 1)
 
 
 def logits(head: Mapping[str, jax.Array | np.ndarray], values: jax.Array, available: jax.Array) -> jax.Array:
@@ -113,7 +118,12 @@ def read_head(folder: Path, fields: object, model: ModelConfig, record: str) -> 
     if not isinstance(about, dict) or not isinstance(readout, str):
         raise UserError(f"{where}: readout must be a name, about an object")
     path = folder / HEAD
-    arrays = tensors(path, checked_bytes(path, fields["sha256"], fields["bytes"], record))
+    try:
+        features = features_of(model, readout)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    most = 4 * (features * (len(labels) + 3) + len(labels))  # kernel, mean, scale, fill; bias
+    arrays = tensors(path, checked_bytes(path, fields["sha256"], fields["bytes"], record, most))
     same_names(str(path), set(arrays), set(ARRAYS))
     try:
         head = Head(readout, tuple(labels), **arrays, about=about)

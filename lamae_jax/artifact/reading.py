@@ -25,6 +25,7 @@ C = TypeVar("C")
 
 LARGEST_JSON = 1 << 24  # bytes; what pretraining writes has some thousand
 LARGEST_INTEGER = 1 << 20  # of a model's fields
+LARGEST_HEADER = 1 << 20  # bytes before the numbers of a file; a large model's has some ten thousand
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -47,15 +48,21 @@ def check_place(path: Path) -> None:
         raise UserError(f"{path}: is a link that leads out of the folder; put the file itself there")
 
 
-def checked_bytes(path: Path, sha256: object, size: object, record: str) -> bytes:
-    """The bytes of a file whose sha256, and size where it is known, stand in the file named `record`."""
+def checked_bytes(path: Path, sha256: object, size: object, record: str, most: int) -> bytes:
+    """The bytes of a file whose sha256, and size where it is known, stand in the file named `record`, whose other fields make
+    `most` bytes of numbers. Raises UserError, for a file that is larger before it is read."""
     if not path.is_file():
         raise UserError(f"{path}: missing, although {record} lists it")
     check_place(path)
     there = path.stat().st_size
     if size is not None and there != size:
         raise UserError(f"{path}: has {there} bytes, {record} says {size}: the file was altered or cut short")
-    data = path.read_bytes()
+    if there > most + LARGEST_HEADER:
+        raise UserError(f"{path}: has {there} bytes; by {record} it holds {most} bytes of numbers and a short header")
+    try:
+        data = path.read_bytes()
+    except MemoryError:
+        raise UserError(f"{path}: its {there} bytes do not fit into this machine's memory") from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UserError(
             f"{path}: its sha256 is not the one in {record}: the file was altered or cut short; copy it again"

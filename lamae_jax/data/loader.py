@@ -1,7 +1,8 @@
 """Batches for training and evaluation. The step number is the whole state; no device appears here.
 
 Batch k of the run is the same rows in the same order for any number of processes: the global batch is chosen first, then each
-process takes its slice. B records a global batch, b = B / processes, L leads, S samples, n training rows.
+process reads the positions in it that its devices hold (train/sharding.py, `held_rows`), and no others. B records a global
+batch, b of them here, L leads, S samples, n training rows.
 """
 
 from __future__ import annotations
@@ -79,14 +80,6 @@ class Selection:
         return {"counts": counts, "available": available}
 
 
-def slice_of(batch_size: int, process_index: int, process_count: int) -> slice:
-    """This process's part of a global batch. Raises UserError when it doesn't divide."""
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"batch_size: {batch_size} can't be divided among {process_count} processes")
-    part = batch_size // process_count
-    return slice(process_index * part, (process_index + 1) * part)
-
-
 class BatchSource:
     """Item k is this process's part of training batch k: an endless, freshly permuted pass over the rows each epoch.
 
@@ -99,15 +92,14 @@ class BatchSource:
         rows: Rows,
         batch_size: int,
         seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        held: np.ndarray | None = None,
     ):
-        """Raises UserError when there are fewer rows than a batch, or the batch can't be divided among the processes."""
+        """`held`: positions in a batch that this process reads, int [b]; None is all. Raises UserError for impossible batches."""
         self.selection = Selection(stores, rows)
         self.batch_size, self.seed = batch_size, seed
-        self.mine = slice_of(batch_size, process_index, process_count)
-        if len(self.selection) < batch_size:
-            raise UserError(f"batch_size: {batch_size} is more than the {len(self.selection)} training records")
+        self.held = np.arange(batch_size) if held is None else held
+        if not 1 <= batch_size <= len(self.selection):
+            raise UserError(f"batch_size: {batch_size}; must be from 1 to the {len(self.selection)} training records")
 
     def __len__(self) -> int:
         return 2**40  # endless, for all that a run can reach
@@ -116,8 +108,7 @@ class BatchSource:
         """Which of the n rows make this process's part of batch k, int [b]."""
         n = len(self.selection)
         epoch, place = divmod(k, n // self.batch_size)
-        positions = np.arange(place * self.batch_size, (place + 1) * self.batch_size, dtype=np.uint64)[self.mine]
-        return feistel(positions, n, self.seed, epoch).astype(np.int64)
+        return feistel(place * self.batch_size + self.held, n, self.seed, epoch).astype(np.int64)
 
     def __getitem__(self, k: SupportsIndex) -> Batch:
         """counts int16 [b, L, S], available bool [b, L]."""
@@ -127,17 +118,17 @@ class BatchSource:
 class PaddedBatches:
     """Every row once, in order, in batches of one shape; the last is filled up with repeats that have weight 0."""
 
-    def __init__(self, stores: Sequence[Store], rows: Rows, batch_size: int, process_index: int, process_count: int):
+    def __init__(self, stores: Sequence[Store], rows: Rows, batch_size: int, held: np.ndarray | None = None):
         self.selection = Selection(stores, rows)
         self.batch_size = batch_size
-        self.mine = slice_of(batch_size, process_index, process_count)
+        self.held = np.arange(batch_size) if held is None else held
 
     def __len__(self) -> int:
         return -(-len(self.selection) // self.batch_size)
 
     def __getitem__(self, k: SupportsIndex) -> Batch:
         """counts int16 [b, L, S], available bool [b, L], weight float32 [b] (1, or 0 for filling)."""
-        numbers = np.arange(int(k) * self.batch_size, (int(k) + 1) * self.batch_size)[self.mine]
+        numbers = int(k) * self.batch_size + self.held
         real = numbers < len(self.selection)
         # A repeat of a real record, and not zeros: nothing that is computed on it can be undefined.
         batch = self.selection.read(np.where(real, numbers, 0))
@@ -173,11 +164,9 @@ def train_batches(source: BatchSource, start_step: int = 0, read_threads: int = 
     return Batches(source, start_step, read_threads)
 
 
-def eval_batches(
-    stores: Sequence[Store], rows: Rows, batch_size: int, process_index: int = 0, process_count: int = 1
-) -> Batches:
+def eval_batches(stores: Sequence[Store], rows: Rows, batch_size: int, held: np.ndarray | None = None) -> Batches:
     """Every row once, in the order given, in equal shapes; `weight` [b] is 0 where the last batch is filled up.
 
-    Every process makes the same number of batches. Raises UserError when the batch can't be divided among the processes.
+    `held` as in BatchSource. Every process makes the same number of batches.
     """
-    return Batches(PaddedBatches(stores, rows, batch_size, process_index, process_count), 0, 1)
+    return Batches(PaddedBatches(stores, rows, batch_size, held), 0, 1)

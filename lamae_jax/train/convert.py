@@ -15,6 +15,7 @@ import jax
 
 from lamae_jax import __version__
 from lamae_jax.artifact.folder import Model, save_model
+from lamae_jax.artifact.origin import entry, provenance_of
 from lamae_jax.data.store import open_stores
 from lamae_jax.errors import UserError
 from lamae_jax.train.checkpoint import Checkpoints
@@ -26,7 +27,8 @@ from lamae_jax.train.step import init_state
 def model_from_checkpoint(config: PretrainConfig, workdir: Path | str, step: int | None = None) -> Model:
     """The model of a run's checkpoint, the newest or that of `step`; of a run with `ema` the averaged parameters.
 
-    Its pretraining records are left out: a run writes them when it ends. Raises UserError where there is no such checkpoint.
+    It knows the run's stores; its pretraining records are left out: a run writes them when it ends. Raises UserError where there
+    is no such checkpoint.
     """
     with Checkpoints(_folder(workdir)) as checkpoints:  # the run may be writing there
         steps = sorted(checkpoints.manager.all_steps())
@@ -35,9 +37,13 @@ def model_from_checkpoint(config: PretrainConfig, workdir: Path | str, step: int
             raise UserError(f"{workdir}: no checkpoint{'' if step is None else f' of step {step}'}; {there}")
         step = steps[-1] if step is None else step
         abstract = jax.eval_shape(lambda: init_state(config.step))
-        state, _ = checkpoints.restore(step, abstract, _here(abstract))
+        state, facts = checkpoints.restore(step, abstract, _here(abstract))
     params = jax.device_get(state.params if state.ema is None else state.ema)
-    provenance: dict[str, Any] = {"version": __version__, "config": config.config, "step": step}
+    # Checkpoints from before they had it know their stores by hash alone.
+    learned_from = facts.get("provenance") or provenance_of(
+        [entry("(name not recorded)", "", each) for each in facts["stores"]], {}
+    )
+    provenance: dict[str, Any] = {"version": __version__, "config": config.config, "step": step, **learned_from}
     return Model(params, config.step.model, config.step.inputs, config.contract, provenance, "", None)
 
 
@@ -45,18 +51,19 @@ def checkpoint_from_model(config: PretrainConfig, model: Model, workdir: Path | 
     """Write a checkpoint of `step` that holds the model's parameters and a fresh optimiser; the run in `workdir` goes on from
     there. Beside it goes the model itself, since what it was trained on, the run's own model has seen too.
 
-    Raises UserError where the model is not of the run's sizes and signal, or the folder holds a later checkpoint.
+    Raises UserError where the model is not of the run's sizes and signal, or the folder holds checkpoints.
     """
     check_origin(config, model, "model")
+    folder = _folder(workdir)
+    if folder.exists() and any(folder.iterdir()):  # even one that is being written: opening the folder would remove it
+        raise UserError(f"{workdir}: holds checkpoints already; name another folder")
     state = jax.jit(lambda: init_state(config.step))()
     changed = {"params": model.params, "step": state.step + step, "opt_state": begin_at(state.opt_state, step)}
     if state.ema is not None:
         changed["ema"] = model.params
     state = dataclasses.replace(state, **{name: jax.device_put(value) for name, value in changed.items()})
-    facts = {"stores": [store.hash for store in open_stores(config.store)]}
-    with Checkpoints(_folder(workdir), config.checkpoint_keep) as checkpoints:
-        if checkpoints.latest is not None and checkpoints.latest >= step:
-            raise UserError(f"{workdir}: holds a checkpoint of step {checkpoints.latest}; name another folder")
+    facts = {"stores": [store.hash for store in open_stores(config.store)], "provenance": provenance_of([], {}, model)}
+    with Checkpoints(folder, config.checkpoint_keep) as checkpoints:
         save(model, Path(workdir) / ORIGIN)  # first: a checkpoint without it would hide what was seen
         checkpoints.save(step, state, facts, {})
         checkpoints.wait()

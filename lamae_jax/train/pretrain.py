@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from jax.sharding import Mesh
 
 from lamae_jax import __version__
 from lamae_jax.artifact.folder import Model, load_model, save_model
+from lamae_jax.artifact.origin import described, provenance_of
 from lamae_jax.data.loader import BatchSource, train_batches
 from lamae_jax.data.splits import pretraining_record_keys
 from lamae_jax.errors import NotFinite, Stopped, UserError
@@ -33,7 +35,7 @@ from lamae_jax.train.checkpoint import Checkpoints, check_room
 from lamae_jax.train.metrics import Metrics, seconds_so_far
 from lamae_jax.train.processes import check_alike, gather, stop_requests, together
 from lamae_jax.train.records import Data, open_data
-from lamae_jax.train.sharding import MeshConfig, batch_divisor, make_mesh, replicated, to_devices
+from lamae_jax.train.sharding import MeshConfig, batch_divisor, held_rows, make_mesh, replicated, to_devices
 from lamae_jax.train.step import StepConfig, TrainState, compile_init, compile_step
 from lamae_jax.train.validation import YARDSTICKS, Evaluation
 from lamae_jax.train.watch import Watch
@@ -98,6 +100,13 @@ class Run:
     stop: Callable[[int], bool]  # whether SIGTERM has arrived, agreed among the processes
     watch: Watch
 
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What the parameters learn from, in words of artifact/origin.py."""
+        records = {"training": self.data.train, "validation": self.data.validation}
+        counts = {part: sum(map(len, rows)) for part, rows in records.items()}
+        return provenance_of([described(store) for store in self.data.stores], counts, self.origin)
+
 
 def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
     """Run or continue a pretraining; returns what `summary.json` holds.
@@ -111,12 +120,12 @@ def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
         return json.loads(done.read_text())
     mesh = make_mesh(config.mesh)
     check_batch(config, mesh)
-    origin = together(lambda: open_origin(config, workdir))
     say(f"this run is in {workdir}")
     before = seconds_so_far(workdir)
     job = gather(secrets.token_hex(4))[0]
     watch = Watch(workdir / "processes", job, jax.process_index(), jax.process_count())
     with stop_requests() as stop, watch:
+        origin = together(lambda: open_origin(config, workdir))
         data = together(lambda: open_data(config, workdir))
         check_alike(lambda: {f"the store {store.name} (sha256)": store.hash for store in data.stores})
         init, abstract, shardings = compile_init(config.step, mesh)
@@ -136,14 +145,15 @@ def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
 def train(run: Run) -> TrainState:
     """The loop. Order within a step: update, evaluate, save, fetch the next batch; so a restart sees neither gap nor repeat."""
     config, workdir, seconds, at = run.config, run.workdir, run.seconds, run.watch.at
-    process, processes = jax.process_index(), jax.process_count()
     with Checkpoints(workdir / "checkpoints", config.checkpoint_keep) as checkpoints:
         state, start = begin(run, checkpoints)
         if start == config.steps:
             return state
         check_room(workdir, run.abstract, config.checkpoint_keep, len(checkpoints.manager.all_steps()))
-        source = BatchSource(run.data.stores, run.data.train, config.batch_size, config.step.seed, process, processes)
-        log = Metrics(workdir, start, config.steps, config.batch_size, config.log_every, writes=process == 0)
+        held = held_rows(run.mesh, config.batch_size, run.mesh.local_devices)
+        source = BatchSource(run.data.stores, run.data.train, config.batch_size, config.step.seed, held)
+        writes = jax.process_index() == 0
+        log = Metrics(workdir, start, config.steps, config.batch_size, config.log_every, writes)
         with log, train_batches(source, start, config.workers) as batches, last_good(checkpoints):
             batch = to_devices(next(batches), run.mesh)
             say("compiling the train step and the evaluation")
@@ -167,7 +177,7 @@ def train(run: Run) -> TrainState:
                 if step % config.checkpoint_every == 0 or last:
                     at(f"saving step {step}")
                     log.flush(seconds())  # nothing that is not finite is ever saved
-                    facts = {"stores": [store.hash for store in run.data.stores]}
+                    facts = {"stores": [store.hash for store in run.data.stores], "provenance": run.provenance}
                     checkpoints.save(step, state, facts, log.latest_val if measured else {})
                 if last:
                     break
@@ -263,12 +273,7 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
         provenance = {
             "version": __version__,
             "config": config.config,
-            "stores": [
-                {"name": store.name, "kind": store.manifest["config"]["kind"], "sha256": store.hash}
-                for store in data.stores
-            ],
-            "records": {"training": summary["train_records"], "validation": sum(map(len, data.validation))},
-            "init": None if origin is None else origin.sha256,
+            **run.provenance,
             "figures": {name: value for name, value in summary.items() if name.startswith("val_mse")},
         }
         keys = pretraining_record_keys(data.stores, data.train) if config.record_ids else None
@@ -301,9 +306,4 @@ def check_batch(config: PretrainConfig, mesh: Mesh) -> None:
         raise UserError(
             f"batch_size={config.batch_size}: not divisible by {divisor} "
             f"(mesh.data x mesh.fsdp = {batch_divisor(mesh)} devices, accumulate={config.step.accumulate})"
-        )
-    if batch_divisor(mesh) % jax.process_count():
-        # Two processes that share rows of the batch would each bring other records for them.
-        raise UserError(
-            f"mesh.tensor={mesh.shape['tensor']}: must divide the {jax.local_device_count()} devices of each process"
         )

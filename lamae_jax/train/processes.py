@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 from lamae_jax.errors import UserError
 from lamae_jax.machine import cores
 from lamae_jax.progress import hush
+from lamae_jax.train.watch import patience
 
 T = TypeVar("T")
 
@@ -85,13 +86,14 @@ def on_a_cluster() -> bool:
 
 
 def gather(text: str) -> list[str]:
-    """Every process's text, in the order of the processes."""
+    """Every process's text, in the order of the processes; one that does not come within 15 minutes ends the others."""
     if jax.process_count() == 1:
         return [text]
     raw = np.frombuffer(text.encode(), np.uint8)
-    sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(raw))))
-    # One more than the longest, so that no array is empty.
-    rows = multihost_utils.process_allgather(np.pad(raw, (0, int(sizes.max()) - len(raw) + 1)))
+    with patience():
+        sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(raw))))
+        # One more than the longest, so that no array is empty.
+        rows = multihost_utils.process_allgather(np.pad(raw, (0, int(sizes.max()) - len(raw) + 1)))
     return [np.asarray(row[:size], np.uint8).tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
@@ -119,7 +121,12 @@ def check_alike(facts: Callable[[], dict[str, Any]]) -> None:
     """
     if jax.process_count() == 1:
         return
-    first, *others = (json.loads(text) for text in gather(json.dumps(facts())))
+    compare([json.loads(text) for text in gather(json.dumps(facts()))])
+
+
+def compare(facts: list[dict[str, Any]]) -> None:
+    """Raise UserError for the first fact in which a process, they come in order, differs from process 0."""
+    first, *others = facts
     for index, theirs in enumerate(others, 1):
         for name in first:
             value = theirs[name] if name in theirs else "nothing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +142,22 @@ def by_records(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     return lambda tokens: jax.lax.with_sharding_constraint(tokens, batch_sharding(mesh))
 
 
+def held_rows(mesh: Mesh, records: int, devices: Sequence[Any]) -> np.ndarray:
+    """The positions in a batch of `records` that these devices of the mesh hold, rising, int [b].
+
+    Those of a process need not lie side by side: make_mesh arranges the chips of a slice by their links (in a ring, say), not
+    by their hosts. Processes whose devices share rows along `tensor` hold the same ones.
+    """
+    held = batch_sharding(mesh).devices_indices_map((records,))
+    return np.unique(np.concatenate([np.arange(records)[held[device]] for device in devices]))
+
+
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of a global batch, put on its devices; the transfer runs while the device computes."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    """The rows of a global batch that this process holds, put on its devices; the transfer runs while the device computes."""
+    sharding, parts = batch_sharding(mesh), batch_divisor(mesh)
+    held = len(held_rows(mesh, parts, mesh.local_devices))  # of as many parts as split the batch
+
+    def whole(rows: np.ndarray) -> tuple[int, ...]:
+        return (len(rows) // held * parts, *rows.shape[1:])
+
+    return {name: jax.make_array_from_process_local_data(sharding, rows, whole(rows)) for name, rows in batch.items()}

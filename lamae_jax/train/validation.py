@@ -22,7 +22,7 @@ from lamae_jax.model.losses import counted_patches, squared_error, undo_targets
 from lamae_jax.model.masking import Masks, draw_masks_by_record, hidden_patches
 from lamae_jax.signal.leads import LIMB_LEADS, LIMB_PROJECTION
 from lamae_jax.train.records import Data, spread
-from lamae_jax.train.sharding import batch_divisor, batch_sharding, by_records, replicated, to_devices
+from lamae_jax.train.sharding import batch_divisor, batch_sharding, by_records, held_rows, replicated, to_devices
 from lamae_jax.train.step import Batch, StepConfig, TrainState
 
 MASK_SEED = 12_345
@@ -174,6 +174,7 @@ class Evaluation:
     def sums(self, state: TrainState, rows: Rows) -> dict[str, np.ndarray]:
         """What each record of `rows` adds to each figure, in their order."""
         params = state.params if state.ema is None else state.ema
-        with eval_batches(self.data.stores, rows, self.batch, jax.process_index(), jax.process_count()) as batches:
+        held = held_rows(self.mesh, self.batch, self.mesh.local_devices)
+        with eval_batches(self.data.stores, rows, self.batch, held) as batches:
             on_devices = (to_devices(batch, self.mesh) for batch in batches)
             return sums_by_record(self.run, params, on_devices, sum(map(len, rows)))

@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -77,7 +78,7 @@ class Watch:
         # A process that leaves alone, with an error, is to be found dead by those that still wait for it.
         if error is None:
             self.at(ENDED)
-        self._write()  # and not removed: another may still be about to see that this one has met it
+        self._patiently(self._write)  # and not removed: another may still be about to see that this one has met it
 
     def at(self, doing: str) -> None:
         """This process has gone on, and does this now."""
@@ -155,10 +156,27 @@ class Watch:
                 self._end(f"process {behind} of {self.count} hangs", self.hung, "nobody went on", signs[behind])
 
     def _end(self, problem: str, seconds: float, why: str, sign: Sign) -> None:
-        # The main thread waits inside a collective and cannot be woken.
-        sys.stderr.write(
-            f"error: {problem} while {sign.doing} ({why} for {seconds:.0f} s); "
-            "the same command goes on from the newest checkpoint\n"
+        end(
+            f"{problem} while {sign.doing} ({why} for {seconds:.0f} s); "
+            "the same command goes on from the newest checkpoint"
         )
-        sys.stderr.flush()
-        os._exit(Lost.exit_code)
+
+
+@contextmanager
+def patience(seconds: float = HUNG) -> Iterator[None]:
+    """For a collective: where it takes longer than this, end the process with one line, for it would wait forever."""
+    line = f"the processes of this job have waited {seconds:.0f} s for each other; one of them hangs"
+    timer = threading.Timer(seconds, end, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def end(problem: str) -> None:
+    """Say one line and end: the main thread waits inside a collective and cannot be woken."""
+    sys.stderr.write(f"error: {problem}\n")
+    sys.stderr.flush()
+    os._exit(Lost.exit_code)

@@ -12,6 +12,7 @@ import pytest
 from conftest import run
 
 import lamae_jax
+from lamae_jax.artifact.origin import entry
 from lamae_jax.config import run_config
 from lamae_jax.errors import UserError
 from lamae_jax.train.convert import checkpoint_from_model, model_from_checkpoint, save
@@ -29,7 +30,11 @@ def test_the_last_checkpoint_is_the_model_and_earlier_ones_are_others(done: Path
     config, model = run_config(done), lamae_jax.load(done / "model")
     made = model_from_checkpoint(config, done)
     assert save(made, tmp_path / "model") == model.sha256
-    assert lamae_jax.load(tmp_path / "model").provenance["step"] == 6
+    reloaded = lamae_jax.load(tmp_path / "model").provenance
+    assert reloaded["step"] == 6
+    for field in ("stores", "records", "init"):  # the card names data and licence
+        assert reloaded[field] == model.provenance[field]
+    assert "CC BY 4.0" in (tmp_path / "model" / "README.md").read_text()
     assert save(model_from_checkpoint(config, done, 4), tmp_path / "earlier") != model.sha256
     with pytest.raises(UserError, match="no checkpoint of step 5; there are 4, 6"):
         model_from_checkpoint(config, done, 5)
@@ -73,15 +78,21 @@ def test_a_run_goes_on_from_a_model_and_lists_what_that_had_seen(
 ) -> None:
     keys = None if seen is None else np.array(seen, np.uint64)
     config, original = run_config(done), lamae_jax.load(done / "model")
-    model = dataclasses.replace(original, pretraining_records=keys)
+    elsewhere = {"stores": [entry("ward 3", "mimic_iv_ecg", "cd" * 32)]}
+    model = dataclasses.replace(original, pretraining_records=keys, provenance=elsewhere)
     checkpoint_from_model(config, model, tmp_path, step=2)
     back = model_from_checkpoint(config, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
-    with pytest.raises(UserError, match="holds a checkpoint of step 2"):
-        checkpoint_from_model(config, model, tmp_path, step=2)
+    assert back.provenance["stores"] == elsewhere["stores"]
+    under_way = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
+    under_way.mkdir()
+    with pytest.raises(UserError, match="holds checkpoints already"):
+        checkpoint_from_model(config, model, tmp_path, step=9)
+    assert under_way.exists()  # a training that is saving there just now loses nothing
     assert run(small_store, tmp_path) == 0
     made = lamae_jax.load(tmp_path / "model")
     assert made.sha256 != model.sha256 == made.provenance["init"]
+    assert [store["name"] for store in made.provenance["stores"]] == ["ptb_xl", "ward 3"]
     if keys is None:  # nobody knows, and the run's own records are not all
         assert made.pretraining_records is None
     else:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lamae_jax.benchmark.collectives import collectives
 from lamae_jax.errors import UserError
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import init_params, reconstruct
@@ -75,6 +76,16 @@ def test_eight_devices_give_the_losses_of_one_over_20_steps_and_their_checkpoint
     assert facts == {"note": 1}
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(split))
     assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(restored))
+
+
+@pytest.mark.slow
+def test_eight_devices_give_the_losses_of_one_also_where_the_encoder_is_a_loop_over_recomputed_layers() -> None:
+    deep = dataclasses.replace(MODEL, encoder_depth=8, remat=True)
+    config = dataclasses.replace(CONFIG, model=deep)
+    split, theirs, _ = run(config, (2, 2, 2), 3)
+    np.testing.assert_allclose(theirs, run(config, (1, 1, 1), 3)[1], rtol=1e-4)
+    kernel = split.params["encoder"]["transformer"]["layers"]["mlp_in"]["kernel"]
+    assert kernel.shape[0] == 8 and kernel.addressable_shards[0].data.size == kernel.size // 2  # fsdp 2
 
 
 def splits_of(devices: int) -> list[tuple[int, int, int]]:
@@ -153,6 +164,16 @@ def test_a_device_computes_the_tokens_of_its_own_records_alone_also_in_a_loop_ov
     tokens = [shape for shape in re.findall(r"(?:f32|bf16)\[([\d,]+)\]", program) if shape.count(",") >= 3]
     assert any(str(records // 8) in shape.split(",") for shape in tokens)
     assert not [shape for shape in tokens if str(records) in shape.split(",")]
+
+
+@pytest.mark.parametrize("mode", ["independent", "block"])
+def test_devices_never_ask_one_another_where_tokens_stand(mode: str) -> None:
+    config = dataclasses.replace(CONFIG, masks=MaskConfig(mode=mode), accumulate=2)
+    mesh = make_mesh(MeshConfig(8, 1, 1))
+    _, abstract, shardings = compile_init(config, mesh)
+    program = compile_step(config, mesh, shardings).lower(abstract, batches(1, 16)[0]).compile()
+    sent = collectives(program.as_text())
+    assert sent and not [one for one in sent for array in one.arrays if array.dtype in ("s32", "u32", "pred")]
 
 
 def test_compiles_once_and_donates_its_state() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,6 +41,21 @@ def rehearse(folder: Path, store: Path, **changes: object) -> subprocess.Popen[s
     )  # fmt: skip
 
 
+def join(*lines: list[str]) -> list[subprocess.Popen[str]]:
+    """Two processes with four devices each: of one command, or each of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    joined = environment(4) | {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    return [
+        subprocess.Popen(
+            line, cwd=ROOT, env=joined | {"JAX_PROCESS_ID": str(index)}, text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )
+        for index, line in enumerate([lines[0], lines[-1]])
+    ]  # fmt: skip
+
+
 def losses(workdir: Path) -> dict[int, float]:
     return {
         line["step"]: line["train/loss"] for line in read_metrics(workdir / "metrics.jsonl") if "train/loss" in line
@@ -48,7 +64,7 @@ def losses(workdir: Path) -> dict[int, float]:
 
 def wait_for_step(workdir: Path, step: int, job: subprocess.Popen[str]) -> None:
     while not (workdir / "metrics.jsonl").exists() or step not in losses(workdir):
-        assert job.poll() is None, job.communicate()[0]
+        assert job.poll() is None, job.communicate()
         time.sleep(0.05)
 
 
@@ -75,6 +91,48 @@ def test_killed_on_two_processes_resumed_on_one_with_two_devices_the_losses_go_o
     np.testing.assert_allclose([ours[s] for s in sorted(ours)], [theirs[s] for s in sorted(theirs)], rtol=1e-4)
 
 
+# A training on a mesh of 8 whose devices stand in another order than the processes: ORDER SHAPE FLAGS...
+ORDERED = """
+import json, sys
+import jax, numpy as np
+from jax.sharding import Mesh
+from lamae_jax.main import main
+from lamae_jax.train import pretrain
+from lamae_jax.train.sharding import AXES
+
+order, shape = map(json.loads, sys.argv[1:3])
+pretrain.make_mesh = lambda config: Mesh(np.array(jax.devices())[order].reshape(shape), AXES)
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "order, shape",
+    [([0, 1, 4, 5, 7, 6, 3, 2], [1, 8, 1]), ([0, 4, 1, 2, 5, 6, 3, 7], [2, 2, 2])],
+    ids=["a ring through both hosts", "tensor across hosts"],
+)
+def test_where_the_devices_of_a_host_stand_in_the_mesh_changes_neither_losses_nor_errors(
+    small_store: Path, tmp_path: Path, order: list[int], shape: list[int]
+) -> None:
+    def line(name: str, program: list[str]) -> list[str]:
+        # Ten validation records: a batch of 64 is mostly filling, which must not be taken for records.
+        return [sys.executable, *program, *command(small_store, tmp_path / name, steps=3)]
+
+    alone = subprocess.run(line("alone", MAIN[1:]), cwd=ROOT, env=environment(1), capture_output=True, text=True)
+    assert alone.returncode == 0, alone.stderr
+    jobs = join(line("two", ["-c", ORDERED, str(order), str(shape)]))
+    for job in jobs:
+        _, errors = job.communicate(timeout=300)
+        assert job.returncode == 0, errors
+    for name in ("train/loss", "val/loss"):
+        one, two = (
+            [each[name] for each in read_metrics(tmp_path / folder / "metrics.jsonl") if name in each]
+            for folder in ("alone", "two")
+        )
+        assert one
+        np.testing.assert_allclose(two, one, rtol=1e-4)
+
+
 def test_sigterm_stops_both_at_one_step_and_the_same_line_goes_on(small_store: Path, tmp_path: Path) -> None:
     job = rehearse(tmp_path, small_store, steps=100_000, checkpoint__every=100_000, eval_every=100_000)
     wait_for_step(tmp_path / "run", 3, job)
@@ -90,21 +148,28 @@ def test_sigterm_stops_both_at_one_step_and_the_same_line_goes_on(small_store: P
     assert (tmp_path / "run/checkpoints" / str(step)).is_dir()
 
 
-def test_processes_that_were_started_unlike_all_end_with_the_field_named(small_store: Path, tmp_path: Path) -> None:
-    import socket
+@pytest.mark.parametrize(
+    "dies, code, line",
+    [
+        (1, 4, "error: process 1 of 2 died while"),
+        (0, -signal.SIGABRT, "This most likely indicates that another task died"),
+    ],
+    ids=["process 1: named by the other", "process 0: the runtime ends the other"],
+)
+def test_a_process_that_is_killed_ends_the_other(
+    small_store: Path, tmp_path: Path, dies: int, code: int, line: str
+) -> None:
+    endless = {"steps": 100_000, "checkpoint__every": 100_000, "eval_every": 100_000}
+    jobs = join([*MAIN, *command(small_store, tmp_path / "run", **endless)])
+    wait_for_step(tmp_path / "run", 3, jobs[1 - dies])
+    jobs[dies].kill()
+    _, errors = jobs[1 - dies].communicate(timeout=200)
+    assert jobs[1 - dies].returncode == code and line in errors
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    jobs = []
-    for index, rate in enumerate((1e-3, 2e-3)):
-        line = [sys.executable, "-m", "lamae_jax.main", *command(small_store, tmp_path / "run", learning_rate=rate)]
-        joined = environment(4) | {
-            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-            "JAX_NUM_PROCESSES": "2",
-            "JAX_PROCESS_ID": str(index),
-        }
-        jobs.append(subprocess.Popen(line, cwd=ROOT, env=joined, stderr=subprocess.PIPE, text=True))
+
+def test_processes_that_were_started_unlike_all_end_with_the_field_named(small_store: Path, tmp_path: Path) -> None:
+    lines = [command(small_store, tmp_path / "run", learning_rate=rate) for rate in (1e-3, 2e-3)]
+    jobs = join(*([*MAIN, *line] for line in lines))
     for job in jobs:
         _, errors = job.communicate(timeout=120)
         assert job.returncode == 2, errors

@@ -107,6 +107,22 @@ def test_a_disk_that_stays_away_ends_a_meeting(tmp_path: Path, monkeypatch: pyte
         Watch(tmp_path, "today", 0, 2, dead=0.2).meet("both are here")
 
 
+def test_a_meeting_to_which_one_never_comes_ends_with_a_line() -> None:
+    program = """
+import time
+from lamae_jax.train.watch import patience
+
+with patience(0.6):
+    pass
+time.sleep(1)
+with patience(0.6):
+    time.sleep(60)
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert answer.returncode == 4
+    assert answer.stderr == "error: the processes of this job have waited 1 s for each other; one of them hangs\n"
+
+
 def test_a_single_process_watches_nobody(tmp_path: Path) -> None:
     with Watch(tmp_path / "processes", "job", 0, 1) as watch:
         watch.at("computing")
