@@ -5,7 +5,8 @@
     python -m lamae_jax.main --config=configs/benchmark.py:growth       # cost against sizes, up to 800,000 records
 
 Writes benchmark.json (growth: growth.json) and prints tables. Medians of measurements that alternate with the peak's;
-shares of the peak compare between machines, ECG/s don't.
+shares of the peak compare between machines, ECG/s don't. The file is written after each row, and a preset that fails, out of
+memory for one, is a line of its own: the others are measured.
 """
 
 from ml_collections import ConfigDict
@@ -31,8 +32,8 @@ def get_config(variant: str = "") -> ConfigDict:
     c.presets = "small,base" if accelerator else "nano,tiny,small"  # of model/presets.py
     c.batch_sizes = "256,128" if accelerator else "16,16,16"  # one for each
     c.dtype = "bfloat16" if accelerator else "float32"
-    c.remat = False  # recompute blocks in the backward pass
+    c.remat = "base,large"  # presets whose blocks are recomputed in the backward pass: those of configs/pretrain.py
     c.matmul = 8192 if accelerator else 1024  # size of the square matrix product that stands for the peak
-    c.source = ""  # a folder of WFDB records: measure reading and conditioning too, beside wfdb.rdrecord
-    c.profile = False  # write a profile of some steps of each into the workdir, for TensorBoard or Perfetto
+    c.source = ""  # a folder of WFDB records to measure `prepare` on, beside wfdb.rdrecord; empty: simulated, 500 Hz
+    c.profile = accelerator  # write a profile of two steps of each into the workdir, for TensorBoard or Perfetto
     return c

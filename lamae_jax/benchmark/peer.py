@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> int:
             presets=asked.presets,
             batch_sizes=asked.batch_sizes,
             dtype=asked.dtype,
-            remat=False,
+            remat="",
             rounds=asked.rounds,
             seconds=asked.seconds,
             matmul=1,

@@ -73,6 +73,14 @@ def test_opening_is_measured_in_a_process_of_its_own(store: Store) -> None:
     assert costs["memory_read_mb"] < costs["peak_mb"] and costs["memory_read_mb"] < 500
 
 
+@pytest.mark.slow
+def test_a_store_as_large_as_mimic_s_is_read_in_little_memory(tmp_path: Path) -> None:
+    store = sparse_store(tmp_path / "store", 800_000)
+    costs = opening_costs_of_fresh_process(store.folder, batch_size=128, batches=20)
+    assert costs["train_records"] == len(train_rows([store])[0]) > 600_000
+    assert costs["memory_read_mb"] < 500  # it was 331; the signals are 48 GB
+
+
 def test_a_run_writes_what_it_found_and_leaves_no_store_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
