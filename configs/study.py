@@ -7,7 +7,8 @@
 LAMAE, LAMAE_E (the same model read at its encoder), LAMAE_E with alpha_LA = 0, MMVM with its beta chosen on validation, leads
 that never meet (Ind_P), and the architectures untrained (Scratch, Ind_S). Stopped, the same command goes on. Into the run's
 folder go results.csv (a line a system, seed, mode, readout and label), predictions.npz, summary.json, figures/ and report.html;
-pretrain/ holds the models.
+pretrain/ holds the models. Of several label sets, as in ptb_xl, each has a folder of its own for these; results.csv,
+summary.json and report.html above them are those of all.
 
 Fields of `config.pretrain` are those of configs/pretrain.py. More: docs/evaluating.md.
 """
@@ -54,4 +55,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.systems, config.betas = "lamae:3,lamae_e_b,mmvm,independent:3", "0.1"
         config.labels = "ptbxl:super,ptbxl:sub,ptbxl:form,ptbxl:rhythm,ptbxl:all"
         config.pretrain.steps = 3_000  # ten minutes each on two CPU cores
+    else:
+        # Two million records: about five times through the 400,000 or so of the training folds that have a diagnosis, a twelfth
+        # of what pretraining sees. The paper gives neither steps nor batch.
+        config.tuning.steps, config.tuning.batch_size, config.tuning.eval_every = 16_000, 128, 1_600
     return config

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lamae_jax.artifact.origin import described, learned
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError, check_at_least_one
@@ -19,7 +20,7 @@ from lamae_jax.evaluate.outcomes import MODES, Settings, chosen_readouts, outcom
 from lamae_jax.evaluate.report import write_report
 from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
 from lamae_jax.evaluate.summary import summarise
-from lamae_jax.evaluate.task import check_not_pretrained, open_model, open_task, untrained
+from lamae_jax.evaluate.task import Task, check_not_pretrained, open_model, open_task, untrained
 from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.files import write_json
 from lamae_jax.model.presets import READOUTS
@@ -118,19 +119,24 @@ def evaluate(config: EvaluationConfig, workdir: Path) -> dict[str, Any]:
     draw_roc(task, best, workdir / "figures" / "roc.png")
     draw_calibration(task, best, workdir / "figures" / "calibration.png")
     if best.outcome.model and model.sha256:
-        save_with_head(workdir / "model", best, config)
+        save_with_head(workdir / "model", best, config, task)
     write_json(workdir / "summary.json", summary)
     write_report(workdir, f"{config.mode} on {config.labels}", task, both, summary)
     return summary
 
 
-def save_with_head(folder: Path, best: Judged, config: EvaluationConfig) -> None:
-    """The model folder whose `predict` gives what was scored, with the figure and its interval in the card."""
+def save_with_head(folder: Path, best: Judged, config: EvaluationConfig, task: Task) -> None:
+    """The model folder whose `predict` gives what was scored; the card has figure, interval and what the head was fitted on."""
     model = best.outcome.model
     assert model is not None and model.head is not None
     low, high = best.macro_intervals()["by_patient"]
-    about = {"task": config.labels, "mode": config.mode, "macro AUROC": [best.macro, low, high]}
-    save(dataclasses.replace(model, head=dataclasses.replace(model.head, about=about)), folder)
+    about = {"task": config.labels, "mode": config.mode, "macro AUROC": [best.macro, low, high],
+             "store": described(task.store), "records": task.counts}  # fmt: skip
+    provenance = model.provenance
+    if config.mode == "finetune":  # the parameters have learned from this store, too
+        provenance = provenance | learned([described(task.store)], model)
+    head = dataclasses.replace(model.head, about=about)
+    save(dataclasses.replace(model, head=head, provenance=provenance), folder)
 
 
 @contextmanager

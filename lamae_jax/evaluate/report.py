@@ -15,24 +15,29 @@ from typing import Any
 
 import numpy as np
 
-from lamae_jax.evaluate.results import SYSTEMS, Judged, calibrated
+from lamae_jax.data.labels.icd10_tree import nested
+from lamae_jax.data.labels.table import Labels
+from lamae_jax.evaluate.results import SYSTEMS, Judged, calibrated, over_codes
 from lamae_jax.evaluate.task import Task
 from lamae_jax.files import write_text
+from lamae_jax.progress import say
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
+p { max-width: 68rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd; }
 td { white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 11rem; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 15rem; }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
 small { color: #666; display: block; font-size: .78rem; }
 figure { display: inline-block; margin: 1rem 1rem 0 0; } figure img { max-width: 100%; }
 figcaption, .note { color: #555; font-size: .87rem; }
 @media print { body { max-width: none; margin: 0; } .scroll { overflow: visible; } }
 """
+LEVELS = ("chapter", "block", "3", "4", "5", "6", "7")  # of ICD-10, from the widest
 MODES_ARE = {
     "linear": "Linear probe on frozen features",
     "attention": "Attention probe on frozen tokens",
@@ -42,7 +47,7 @@ MODES_ARE = {
 
 
 def page(path: Path, title: str, parts: Sequence[str]) -> None:
-    """Write a page of HTML `parts` under a title."""
+    """Write a page of HTML `parts` under a title, and say where it is."""
     text = html.escape(title)
     body = "\n".join([f"<h1>{text}</h1>", *parts])
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{text}</title>'
@@ -50,6 +55,7 @@ def page(path: Path, title: str, parts: Sequence[str]) -> None:
         path,
         f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>{body}</body></html>\n',
     )
+    say(f"{path} is written")
 
 
 def paragraph(text: str) -> str:
@@ -122,24 +128,48 @@ def macro_table(task: Task, all_judged: Sequence[Judged]) -> str:
     return table(columns, rows)
 
 
-def label_table(task: Task, all_judged: Sequence[Judged]) -> str:
-    """A row a label in the order of the label set, below it the macro mean."""
+def label_table(task: Task, titles: Sequence[str], all_judged: Sequence[Judged]) -> str:
+    """A row a label, codes of ICD-10 below their block and that below the chapter; then the macro mean, and that of codes alone.
+
+    `titles`: of the columns, one for each of `all_judged`.
+    """
     place = {int(c): i for i, c in enumerate(task.learnable)}
-    labels = task.labels
-    test = labels.matrix[task.rows_of("test")]
+    test = task.labels.matrix[task.rows_of("test")]
     intervals = [each.intervals for each in all_judged]
     rows = []
-    for c, label in enumerate(labels.names):
+    for c, cell in _label_cells(task.labels):
         i = place.get(c)
         values = [math.nan if i is None else float(each.aurocs[i]) for each in all_judged]
         below = ["" if i is None else between(each[i]) for each in intervals]
-        description = "" if labels.descriptions[c] == label else labels.descriptions[c]
-        level = f", {labels.levels[c]}" if labels.levels[c] in ("chapter", "block") else ""
-        positive = np.count_nonzero(test[:, c] == 1)
-        rows.append([html.escape(label) + small(f"{description}{level}"), str(positive), *ranked(values, below)])
+        rows.append([cell, str(np.count_nonzero(test[:, c] == 1)), *ranked(values, below)])
     below = [between(each.macro_intervals()["by_patient"]) for each in all_judged]
     rows.append(["<b>mean over labels</b>", "", *ranked([each.macro for each in all_judged], below)])
-    return table(["label", "positive in test", *map(column_of, all_judged)], rows)
+    codes = [found for each in all_judged if (found := over_codes(task, each))]
+    if codes:
+        below = [between(each["by_patient"]) for each in codes]
+        rows.append(["<b>mean over codes</b>", "", *ranked([each["macro_auroc"] for each in codes], below)])
+    return table(["label", "positive in test", *titles], rows)
+
+
+def _label_cells(labels: Labels) -> list[tuple[int, str]]:
+    """The labels' numbers and first cells: in the order of the set, those of ICD-10 as the tree has them, set in by level."""
+    order, depths = list(range(len(labels.names))), {"": 0}
+    if all(labels.levels):
+        order.sort(key=lambda c: nested(labels.names[c]))
+        depths = {level: depth for depth, level in enumerate(level for level in LEVELS if level in labels.levels)}
+    cells = []
+    for c in order:
+        name, description, level = labels.names[c], labels.descriptions[c], labels.levels[c]
+        below = small(("" if description == name else description) + (f", {level}" if level in LEVELS[:2] else ""))
+        depth = depths[level]
+        cell = html.escape(name) + below
+        cells.append((c, f'<div style="margin-left: {depth}rem">{cell}</div>' if depth else cell))
+    return cells
+
+
+def without_figure(undefined: Sequence[str]) -> list[str]:
+    """A note that names the labels without a figure, where there are any."""
+    return [paragraph(f"Without a figure, as one sign does not occur: {', '.join(undefined)}.")] if undefined else []
 
 
 def between(interval: Sequence[float]) -> str:
@@ -182,10 +212,9 @@ def write_report(workdir: Path, title: str, task: Task, all_judged: Sequence[Jud
         heading("Over all labels"),
         macro_table(task, all_judged),
         heading("AUROC of each label"),
-        label_table(task, all_judged),
+        label_table(task, list(map(column_of, all_judged)), all_judged),
     ]
-    if undefined:
-        parts.append(paragraph(f"Without a figure, as one sign does not occur: {', '.join(undefined)}."))
+    parts += without_figure(undefined)
     if summary["difference"]:
         parts.append(heading("What pretraining adds"))
         rows = [

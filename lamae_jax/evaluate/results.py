@@ -124,6 +124,29 @@ def difference(one: Judged, other: Judged) -> dict[str, Any]:
     return {"value": value, **both_intervals(value, *draws)}
 
 
+def codes_of(task: Task) -> np.ndarray:
+    """Which of all the set's labels are codes, not the chapter or a block above them, as indices [C']; without levels all."""
+    return np.flatnonzero([level not in ("chapter", "block") for level in task.labels.levels])
+
+
+def over_codes(task: Task, judged: Judged) -> dict[str, Any] | None:
+    """The macro AUROC over codes alone, as in the paper's Figure 2, with its interval by patient; None where the set has nothing
+    above its codes, or no code with both signs."""
+    codes = codes_of(task)
+    if len(codes) == len(task.labels.names):
+        return None
+    among = np.isin(task.learnable, codes)
+    value = float(macro(judged.aurocs[among]))
+    draws = macro(judged.draws[:, among])
+    return None if np.isnan(value) else {"macro_auroc": value, "by_patient": list(percentile_interval(draws))}
+
+
+def undefined(task: Task, judged: Judged) -> list[str]:
+    """The labels without a figure: one sign is missing among the training records (not learned) or the test records."""
+    defined = {task.names[c] for c in np.flatnonzero(~np.isnan(judged.aurocs))}
+    return [name for name in task.labels.names if name not in defined]
+
+
 def calibrated(task: Task, judged: Judged) -> dict[str, float]:
     """Brier score and expected calibration error, means over the labels that have an AUROC."""
     labels, chances = task.values("test"), judged.outcome.prediction.chances

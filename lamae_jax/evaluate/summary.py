@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lamae_jax.evaluate.results import Judged, calibrated, difference
+from lamae_jax.evaluate.results import Judged, calibrated, difference, undefined
 from lamae_jax.evaluate.task import Task
 
 
@@ -15,7 +15,6 @@ def summarise(
 ) -> dict[str, Any]:
     """summary.json of a model (`judged` by readout) and of the same untrained, but for what the run itself adds."""
     first = next(iter(judged.values()))
-    undefined = set(task.labels.names) - {task.names[c] for c in np.flatnonzero(~np.isnan(first.aurocs))}
 
     def each(what: Any) -> dict[str, Any]:
         """A figure of the model, and of the untrained one under the same name with `_random`."""
@@ -41,16 +40,17 @@ def summarise(
         | {
             "difference": {} if judged is yardsticks else {r: difference(j, yardsticks[r]) for r, j in judged.items()},
             "mode": mode,
-            "labels": {
-                "task": task.name,
-                "scored": len(task.labels.names) - len(undefined),
-                "undefined": [name for name in task.labels.names if name in undefined],
-                **task.labels.notes,
-            },
+            "labels": described_labels(task, undefined(task, first)),
             "bootstrap": described_bootstrap(task, first, resamples, seed),
             "seed": seed,
         }
     )
+
+
+def described_labels(task: Task, undefined: list[str]) -> dict[str, Any]:
+    """The label set: how many have a figure, which have none, and what was counted when it was made."""
+    scored = len(task.labels.names) - len(undefined)
+    return {"task": task.name, "scored": scored, "undefined": undefined, **task.labels.notes}
 
 
 def described_bootstrap(task: Task, judged: Judged, resamples: int, seed: int) -> dict[str, Any]:

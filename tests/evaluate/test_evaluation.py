@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from browser import look_at
 from html_outline import Outline
 from scipy.special import expit
 
@@ -217,15 +218,27 @@ def test_other_labels_in_the_test_fold_change_no_choice_and_no_prediction(
 
 
 def test_no_evaluation_changes_the_model_that_it_is_given(store: Path, tmp_path: Path) -> None:
+    """Nor does a probe change a copy of it: the model that it writes, where it does, has the same parameters bit for bit."""
     model = save(tmp_path / "model")
     before = {path.name: path.read_bytes() for path in model.iterdir()}
+    given = bits(model)
     scores = []
-    for mode in ("linear", "finetune", "linear"):
-        run(store, tmp_path / mode, model=str(model), mode=mode, readout="la_mean")
-        with np.load(tmp_path / mode / "predictions.npz") as saved:
-            scores.append(saved["scores"])
+    for number, mode in enumerate(("linear", "finetune", "attention", "knn", "linear")):
+        folder = tmp_path / f"{number}-{mode}"
+        run(store, folder, model=str(model), mode=mode, readout="all" if mode == "attention" else "la_mean")
+        assert (folder / "model").exists() == (mode in ("linear", "finetune"))
+        if mode == "linear":
+            assert bits(folder / "model") == given
+            with np.load(folder / "predictions.npz") as saved:
+                scores.append(saved["scores"])
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
-    np.testing.assert_array_equal(scores[0], scores[2])
+    np.testing.assert_array_equal(scores[0], scores[1])
+
+
+def bits(folder: Path) -> dict[str, tuple[str, bytes]]:
+    """Type and bytes of each parameter of a model folder."""
+    leaves = jax.tree_util.tree_leaves_with_path(load_model(folder).params)
+    return {jax.tree_util.keystr(path): (str(leaf.dtype), np.asarray(leaf).tobytes()) for path, leaf in leaves}
 
 
 @pytest.mark.parametrize(("mode", "readout"), [("linear", "encoder_concat"), ("finetune", "la_mean")])
@@ -240,6 +253,11 @@ def test_the_model_that_is_left_predicts_what_was_scored(mode: str, readout: str
     rows = fold_rows([opened], "test")[0]
     np.testing.assert_allclose(expit(predict(left, opened, rows, "again")), scored, atol=1e-5)
     assert f"{summary['macro_auroc'][readout]:.3f}" in (tmp_path / "run" / "model" / "README.md").read_text()
+    # What it was made of, with licences: a fine-tuned model's parameters have learned from the store too.
+    assert left.head.about["store"]["sha256"] == opened.hash and left.head.about["records"] == summary["records"]
+    stores = left.provenance.get("stores", [])
+    assert "head was fitted on `ptb_xl`" in (tmp_path / "run" / "model" / "README.md").read_text()
+    assert [each["sha256"] for each in stores] == ([opened.hash] if mode == "finetune" else [])
     # What a model was tuned on must not be tested on either.
     assert left.pretraining_records is not None
     assert len(left.pretraining_records) == (80 if mode == "finetune" else 20)  # record 30 was pretrained on
@@ -272,6 +290,14 @@ def test_the_report_stands_alone(store: Path, tmp_path: Path) -> None:
         "strat_fold",
     ):
         assert words in page
+
+
+@pytest.mark.slow
+def test_the_report_in_a_browser(store: Path, tmp_path: Path) -> None:
+    run(store, tmp_path / "run", model=str(save(tmp_path / "model")))
+    seen = look_at(tmp_path / "run" / "report.html", tmp_path / "browser")
+    assert seen.images == seen.of == 3 and seen.console == () and seen.overhang <= 0
+    assert seen.inked > 0.03
 
 
 def test_a_preset_untrained_is_its_own_yardstick(store: Path, tmp_path: Path) -> None:

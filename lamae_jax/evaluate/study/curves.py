@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lamae_jax.artifact.folder import Model
 from lamae_jax.evaluate import report
+from lamae_jax.evaluate.bootstrap import macro, percentile_interval
 from lamae_jax.evaluate.figures import Subject, draw_curves
 from lamae_jax.evaluate.outcomes import Settings, chosen_readouts
-from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, heading, image, page, paragraph, ranked, table
-from lamae_jax.evaluate.results import SYSTEMS, Judged, ResultSet, write_predictions, write_results
+from lamae_jax.evaluate.report import (
+    MODES_ARE,
+    SYSTEMS_ARE,
+    heading,
+    image,
+    page,
+    paragraph,
+    ranked,
+    table,
+    without_figure,
+)
+from lamae_jax.evaluate.results import SYSTEMS, Judged, ResultSet, codes_of, write_predictions, write_results
 from lamae_jax.evaluate.study.cells import StudyProtocol, predicted
-from lamae_jax.evaluate.summary import described_bootstrap, where
+from lamae_jax.evaluate.summary import described_bootstrap, described_labels, where
 from lamae_jax.evaluate.task import Task
 from lamae_jax.files import write_json
 
@@ -25,16 +36,30 @@ from lamae_jax.files import write_json
 class Point:
     """One model on one subset: `size` records (of labels or of pretraining), which `draw` of them, and its macro AUROC.
 
-    `model` tells several models of one system apart, whose figures are never averaged.
+    `model` tells several models of one system apart, whose figures are never averaged. `by_record` and `by_patient`: 95 % around
+    `macro`. `macro_codes`: the mean over codes alone, with `codes_by_patient` around it; None where nothing stands above codes.
+    `chosen` on validation, with macro AUROC `validation` there; `seed` is of the model's parameters, None where not known.
     """
 
     system: str
     model: str
+    seed: int | None
     mode: str
     readout: str
     size: int
     draw: int
     macro: float
+    by_record: list[float]
+    by_patient: list[float]
+    macro_codes: float | None
+    codes_by_patient: list[float] | None
+    validation: float
+    chosen: dict[str, float]
+
+    @property
+    def drawn(self) -> float:
+        """What curves show: the paper's figure, the mean over codes, where there is one."""
+        return self.macro if self.macro_codes is None else self.macro_codes
 
 
 @dataclass(frozen=True)
@@ -50,11 +75,19 @@ class Words:
     about: str
 
 
+class Asked(NamedTuple):
+    """The `labels` [C] of the set, as indices, that every point is a mean over, and which of them are `codes` [C'] where there is
+    more than codes."""
+
+    labels: np.ndarray
+    codes: np.ndarray | None
+
+
 def measured(
     protocol: StudyProtocol,
     model: Model,
     task: Task,
-    asked: np.ndarray,
+    asked: Asked,
     size: int,
     draw: int,
     cells: Path,
@@ -63,7 +96,7 @@ def measured(
 ) -> tuple[list[Point], list[Judged]]:
     """One model on one subset: of each mode and system the readout that did best on validation, which alone is scored.
 
-    `asked`: the labels that count, see `macro_over_all`; `name`: what the points call the model.
+    `name`: what the points call the model.
     """
     points, judged = [], []
     for mode in protocol.modes:
@@ -72,10 +105,22 @@ def measured(
         for system in dict.fromkeys(outcome.system for outcome in found):
             mine = (outcome for outcome in found if outcome.system == system)
             best = protocol.judge(task, max(mine, key=lambda outcome: outcome.prediction.validation))
-            macro = macro_over_all(best, task.learnable, asked)
-            points.append(Point(system, name, mode, best.outcome.readout, size, draw, macro))
+            points.append(point_of(best, task.learnable, asked, name, size, draw))
             judged.append(best)
     return points, judged
+
+
+def point_of(judged: Judged, learned: np.ndarray, asked: Asked, name: str, size: int, draw: int) -> Point:
+    """The figures of one outcome, of which the subset could teach the labels `learned`."""
+    outcome = judged.outcome
+    value, by_patient = macro_over_all(judged, learned, asked.labels)
+    codes, codes_by_patient = (None, None) if asked.codes is None else macro_over_all(judged, learned, asked.codes)
+    share = float(np.isin(asked.labels, learned).mean())
+    by_record = [with_chance(bound, share) for bound in judged.macro_intervals()["by_record"]]
+    return Point(
+        outcome.system, name, outcome.seed, outcome.mode, outcome.readout, size, draw, value, by_record, by_patient, codes,
+        codes_by_patient, outcome.prediction.validation, outcome.prediction.chosen,
+    )  # fmt: skip
 
 
 def conclude(
@@ -91,29 +136,62 @@ def conclude(
     """Write results.csv, predictions.npz, the figures, summary.json (with `more` in it) and report.html; returns the summary."""
     write_results(workdir / "results.csv", sets, words.columns)
     write_predictions(workdir / "predictions.npz", predictions, words.columns)
+    asked = asked_of(task)
+    without = [label for c, label in enumerate(task.labels.names) if c not in asked.labels]
     summary = where(task) | {
         "points": [asdict(point) for point in points],
-        "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
+        "labels": {"names": list(task.names), **described_labels(task, without)},
         # Of the task that they were judged with: a subset may have fewer labels than the whole.
         "bootstrap": described_bootstrap(sets[0].task, sets[0].judged[0], protocol.resamples, protocol.seed),
         **more,
     }
     write_json(workdir / "summary.json", summary)
-    parts = [paragraph(SYSTEMS_ARE), report.protocol(task, summary["bootstrap"]), paragraph(words.about)]
-    for mode in protocol.modes:
-        curves = curves_of(points, mode)
-        figure = workdir / f"figures/{words.file}_{mode}.png"
-        draw_curves(curves, f"{mode}, {task.name}", words.sizes, figure)
-        parts += [heading(MODES_ARE[mode]), curve_table(points, mode, words.sizes), image(figure, words.shaded)]
-    page(workdir / "report.html", f"{words.title} {task.name}, {task.store.name}", parts)
+    _report(workdir, words, protocol, task, points, summary)
     return summary
 
 
-def macro_over_all(judged: Judged, learned: np.ndarray, asked: np.ndarray) -> float:
-    """The macro AUROC over the labels `asked` [C], where one that the subset did not show both signs of (not in `learned`, the
-    labels of `judged`) counts as .5, chance: else a smaller subset would be asked fewer questions."""
-    by_label = dict(zip(learned.tolist(), judged.aurocs.tolist(), strict=True))
-    return float(np.nanmean([by_label.get(c, 0.5) for c in asked.tolist()]))
+def _report(
+    workdir: Path, words: Words, protocol: StudyProtocol, task: Task, points: Sequence[Point], summary: dict[str, Any]
+) -> None:
+    """The figures and report.html."""
+    parts = [paragraph(SYSTEMS_ARE), report.protocol(task, summary["bootstrap"]), paragraph(words.about)]
+    parts += without_figure(summary["labels"]["undefined"])
+    codes = asked_of(task).codes
+    title, caption = task.name, f"{words.shaded}."
+    if codes is not None:
+        title += f", mean over {len(codes)} codes"
+        caption += (
+            f" Macro AUROC over the {len(codes)} codes alone, as in the paper's Figure 2, in table and figure; summary.json has "
+            "it as macro_codes, and as macro what counts the chapter and blocks above them as labels, too."
+        )
+    for mode in protocol.modes:
+        figure = workdir / f"figures/{words.file}_{mode}.png"
+        draw_curves(curves_of(points, mode), f"{mode}, {title}", words.sizes, figure)
+        parts += [heading(MODES_ARE[mode]), curve_table(points, mode, words.sizes), image(figure, caption)]
+    page(workdir / "report.html", f"{words.title} {task.name}, {task.store.name}", parts)
+
+
+def macro_over_all(judged: Judged, learned: np.ndarray, asked: np.ndarray) -> tuple[float, list[float]]:
+    """The macro AUROC over the labels `asked` [C], and 95 % by patient; one that the subset did not show both signs of (not in
+    `learned`, the labels of `judged`) counts as .5, chance: else a smaller subset would be asked fewer questions."""
+    mine = np.isin(learned, asked)
+    if not mine.any():
+        return 0.5, [0.5, 0.5]
+    share = float(np.count_nonzero(mine) / len(asked))
+    value, draws = float(macro(judged.aurocs[mine])), macro(judged.draws[:, mine])
+    return with_chance(value, share), [with_chance(bound, share) for bound in percentile_interval(draws)]
+
+
+def with_chance(mean: float, share: float) -> float:
+    """A mean over a `share` of the labels as a mean over all, the others counting .5."""
+    return share * mean + (1 - share) * 0.5
+
+
+def asked_of(task: Task) -> Asked:
+    """What every point of a study on the task is a mean over."""
+    labels = scored(task)
+    codes = labels[np.isin(labels, codes_of(task))]
+    return Asked(labels, codes if 0 < len(codes) < len(labels) else None)
 
 
 def scored(task: Task) -> np.ndarray:
@@ -123,7 +201,7 @@ def scored(task: Task) -> np.ndarray:
 
 
 def curves_of(points: Sequence[Point], mode: str) -> dict[Subject, dict[int, list[float]]]:
-    """The macro AUROCs of each system, and of each of its models, by size in the order of the draws; in the paper's order."""
+    """The figures `drawn` of each system, and of each of its models, by size in the order of the draws; in the paper's order."""
     mine = sorted((p for p in points if p.mode == mode), key=lambda p: (p.size, p.draw))
     subjects = sorted({(p.system, p.model) for p in mine}, key=lambda s: (list(SYSTEMS).index(s[0]), s[1]))
     found: dict[Subject, dict[int, list[float]]] = {}
@@ -132,7 +210,7 @@ def curves_of(points: Sequence[Point], mode: str) -> dict[Subject, dict[int, lis
         by_size = found.setdefault((system, model if several else ""), {})
         for point in mine:
             if (point.system, point.model) == (system, model):
-                by_size.setdefault(point.size, []).append(point.macro)
+                by_size.setdefault(point.size, []).append(point.drawn)
     return found
 
 

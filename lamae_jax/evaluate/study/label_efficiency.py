@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from lamae_jax.artifact.folder import Model
 from lamae_jax.data.labels import check_spec
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
+from lamae_jax.evaluate.outcomes import Settings
 from lamae_jax.evaluate.results import ResultSet
 from lamae_jax.evaluate.study.cells import StudyProtocol
-from lamae_jax.evaluate.study.curves import Point, Words, conclude, measured, scored
+from lamae_jax.evaluate.study.curves import Point, Words, asked_of, conclude, measured
 from lamae_jax.evaluate.task import Task, check_not_pretrained, open_model, open_task, subset, untrained
 from lamae_jax.progress import say
 
@@ -50,17 +52,18 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
     models = [open_model(spec, whole.store, protocol.seed) for spec in config.models]
     for model in models:
         check_not_pretrained(model, whole)
-    settings = protocol.settings(Path(config.cache or workdir / "features"))
+    features = Path(config.cache or workdir / "features")
     subjects = _with_untrained(dict(zip(_names(config.models), models, strict=True)), protocol.seed)
-    asked = scored(whole)
+    asked = asked_of(whole)
     points: list[Point] = []
     sets: list[ResultSet] = []
     for task, size, draw in _subsets(config, whole):
+        again = draw > 0 and task is whole
+        drawn = dataclasses.replace(protocol, modes=_seeded(protocol)) if again else protocol
+        settings = _of_draw(protocol.settings(features), draw)
         for name, model in subjects:
-            say(
-                f"{size} records, draw {draw}: {name}{'' if model.sha256 else ' untrained'}, {', '.join(protocol.modes)}"
-            )
-            reached, best = measured(protocol, model, task, asked, size, draw, workdir / "cells", settings, name)
+            say(f"{size} records, draw {draw}: {name}{'' if model.sha256 else ' untrained'}, {', '.join(drawn.modes)}")
+            reached, best = measured(drawn, model, task, asked, size, draw, workdir / "cells", settings, name)
             points += reached
             sets.append(ResultSet(task, best, (name, size, task.counts["train"], draw)))
     if not sets:
@@ -74,7 +77,8 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
         f"Mean of {config.draws} draws, their range shaded",
         "Label efficiency on",
         "Subsets are of whole patients, each inside the next larger one of its draw; validation and test stay whole. A system's "
-        "readout is chosen on validation at each point. A label of which a subset does not show both signs counts as .5.",
+        "readout is chosen on validation at each point. A label of which a subset does not show both signs counts as .5. Draws "
+        "of all records differ by the seed of the training alone, where a mode has one.",
     )
     more = {
         "models": {spec: model.sha256 for spec, model in zip(config.models, models, strict=True)},
@@ -84,16 +88,28 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
 
 
 def _subsets(config: LabelEfficiencyConfig, whole: Task) -> Iterator[tuple[Task, int, int]]:
-    """Each subset as a task, with its number of records and draw; all records once and first, for their features serve all."""
+    """Each subset as a task, with its number of records and draw; all records first, for their features serve all."""
     everything = whole.counts["train"]
     if any(size == 0 or size >= everything for size in config.sizes):
-        yield whole, everything, 0
+        for draw in range(config.draws if _seeded(config.protocol) else 1):
+            yield whole, everything, draw
     for size in sorted({size for size in config.sizes if 0 < size < everything}, reverse=True):
         for draw in range(config.draws):
             try:
                 yield subset(whole, size, draw), size, draw
             except UserError as error:  # no label shows both signs among so few
                 say(f"left out: {size} records, draw {draw}: {error}")
+
+
+def _seeded(protocol: StudyProtocol) -> tuple[str, ...]:
+    """The modes that draw by chance: the order of the records, crops, first values. The others do the same in every draw."""
+    return tuple(mode for mode in protocol.modes if mode in ("attention", "finetune"))
+
+
+def _of_draw(settings: Settings, draw: int) -> Settings:
+    """A draw trains with a seed of its own."""
+    seed, tuning = settings.seed + draw, settings.tuning
+    return dataclasses.replace(settings, seed=seed, tuning=tuning and dataclasses.replace(tuning, seed=seed))
 
 
 def _names(specs: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from lamae_jax.artifact.folder import Model
 from lamae_jax.data.labels import check_spec
 from lamae_jax.evaluate.results import ResultSet
 from lamae_jax.evaluate.study.cells import StudyProtocol, check_before, pretrained, study_store
-from lamae_jax.evaluate.study.curves import Point, Words, conclude, measured, scored
+from lamae_jax.evaluate.study.curves import Point, Words, asked_of, conclude, measured
 from lamae_jax.evaluate.task import check_not_pretrained, open_task, untrained
 from lamae_jax.progress import say
 from lamae_jax.train.pretrain import PretrainConfig
@@ -72,7 +72,7 @@ def scaling(config: ScalingConfig, workdir: Path) -> dict[str, Any]:
 
     def measure(model: Model, size: int, seed: int) -> None:
         say(f"{size} recordings, seed {seed}: {', '.join(protocol.modes)}")
-        reached, judged = measured(protocol, model, task, scored(task), size, seed, workdir / "cells", settings)
+        reached, judged = measured(protocol, model, task, asked_of(task), size, seed, workdir / "cells", settings)
         points.extend(reached)
         sets.append(ResultSet(task, judged, (size,)))
 

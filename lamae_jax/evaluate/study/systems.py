@@ -16,19 +16,32 @@ from lamae_jax.data.labels import check_spec
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.figures import draw_calibration, draw_roc, draw_systems
 from lamae_jax.evaluate.outcomes import Settings, chosen_readouts
-from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, heading, image, page, paragraph, protocol
-from lamae_jax.evaluate.results import Judged, Outcome, ResultSet, write_predictions, write_results
+from lamae_jax.evaluate.report import MODES_ARE, SYSTEMS_ARE, heading, image, page, paragraph, protocol, without_figure
+from lamae_jax.evaluate.results import (
+    Judged,
+    Outcome,
+    ResultSet,
+    over_codes,
+    undefined,
+    write_predictions,
+    write_results,
+)
 from lamae_jax.evaluate.study.cells import StudyProtocol, check_before, predicted, pretrained, study_store
 from lamae_jax.evaluate.study.tables import (
     COMPARISONS,
+    PAIRS,
+    Column,
+    Versus,
     caution,
     columns,
-    label_rows,
-    versus,
+    comparisons_of,
+    differences,
+    supervision_rows,
+    system_rows,
     versus_rows,
     write_overview,
 )
-from lamae_jax.evaluate.summary import described_bootstrap, where
+from lamae_jax.evaluate.summary import described_bootstrap, described_labels, where
 from lamae_jax.evaluate.task import Task, check_not_pretrained, open_task, untrained
 from lamae_jax.files import write_json
 from lamae_jax.progress import say
@@ -141,12 +154,8 @@ def _on(
         },
     }
     for mode in protocol.modes:
-        for comparison in COMPARISONS:
-            draw_systems(
-                summary[mode][comparison],
-                f"{mode}, {COMPARISONS[comparison]}",
-                folder / f"figures/{mode}_{comparison}.png",
-            )
+        for comparison, words in comparisons_of(**summary[mode]).items():
+            draw_systems(summary[mode][comparison], f"{mode}, {words}", folder / f"figures/{mode}_{comparison}.png")
         for column in columns(judged, mode, equal_width=False):
             if column.system == "lamae":
                 draw_roc(task, column.seeds[0], folder / f"figures/{mode}_roc.png")
@@ -157,9 +166,13 @@ def _on(
 
 
 def _readouts(mode: str, model: Model, system: str) -> tuple[str, ...]:
-    """Frozen: all that the model gives; end to end: its first, and for LAMAE_E the encoder's mean as well."""
-    readouts = chosen_readouts(model.config, mode, "" if mode == "finetune" else "all")
-    return (*readouts, "encoder_mean") if mode == "finetune" and system == "lamae" and model.sha256 else readouts
+    """Frozen: all that the model gives. End to end, each a training of its own: both of latent attention, untrained too; the
+    encoder's mean of a pretrained LAMAE, which is LAMAE_E, and of leads that never meet."""
+    possible = chosen_readouts(model.config, mode, "all")
+    if mode != "finetune":
+        return possible
+    latent = tuple(name for name in possible if name.startswith("la_"))
+    return latent if latent and not (system == "lamae" and model.sha256) else (*latent, "encoder_mean")
 
 
 def _with_chosen_beta(
@@ -183,34 +196,40 @@ def _with_chosen_beta(
 
 def _summary(asked: StudyProtocol, task: Task, judged: Sequence[Judged], betas: dict[str, float]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
+    between: dict[str, Any] = {}
     for mode in asked.modes:
-        figures[mode] = {}
+        figures[mode], between[mode] = {}, {}
         for comparison in COMPARISONS:
             shown = columns(judged, mode, comparison == "equal_width")
-            lamae = next((column for column in shown if column.system == "lamae"), None)
-            figures[mode][comparison] = {
-                column.system: {
-                    "readout": column.readout,
-                    "macro_auroc": float(np.mean(column.macros)),
-                    "each_seed": column.macros,
-                    **column.mean.macro_intervals(),
-                    "lamae_less_this": asdict(versus(lamae, column)) if lamae and column is not lamae else None,
-                }
-                for column in shown
-            }
+            figures[mode][comparison] = {column.system: _figures(task, column) for column in shown}
+            between[mode][comparison] = {name: asdict(each) for name, each in differences(shown).items()}
     return (
         figures
         | where(task)
         | {
-            "labels": {"task": task.name, "names": list(task.names), **task.labels.notes},
+            "differences": between,
+            "labels": {"names": list(task.names), **described_labels(task, undefined(task, judged[0]))},
             "mmvm_betas_on_validation": betas,
             "bootstrap": described_bootstrap(task, judged[0], asked.resamples, asked.seed),
         }
     )
 
 
+def _figures(task: Task, column: Column) -> dict[str, Any]:
+    """What summary.json says of a system in one comparison."""
+    predictions = [each.outcome.prediction for each in column.seeds]
+    return {
+        "readout": column.readout,
+        "chosen": [each.chosen for each in predictions],
+        "validation": [each.validation for each in predictions],
+        "macro_auroc": float(np.mean(column.macros)),
+        "each_seed": column.macros,
+        **column.mean.macro_intervals(),
+        "over_codes": over_codes(task, column.mean),
+    }
+
+
 def _report(asked: StudyProtocol, task: Task, judged: Sequence[Judged], summary: dict[str, Any], folder: Path) -> None:
-    described = [task.labels.descriptions[c] for c in task.learnable]
     fewest = min(len(seeds) for seeds in summary["seeds"].values())
     sizes = ", ".join(f"{name} {count:,}" for name, count in summary["parameters"].items())
     parts = [
@@ -223,19 +242,24 @@ def _report(asked: StudyProtocol, task: Task, judged: Sequence[Judged], summary:
         ),
     ]
     for mode in asked.modes:
-        for comparison, words in COMPARISONS.items():
+        for comparison, words in comparisons_of(**summary[mode]).items():
             shown = columns(judged, mode, comparison == "equal_width")
-            parts += [heading(f"{MODES_ARE[mode]}: {words}"), label_rows(task.names, described, shown)]
-            lamae = next((column for column in shown if column.system == "lamae"), None)
-            if lamae:
-                parts.append(versus_rows([versus(lamae, column) for column in shown if column is not lamae]))
+            parts += [heading(f"{MODES_ARE[mode]}: {words}"), system_rows(task, shown)]
+            found = [Versus(**each) for each in summary["differences"][mode][comparison].values()]
+            pairs = [each for each in found if (each.system, each.other) in PAIRS]
+            if pairs:
+                parts.append(versus_rows(pairs))
             figures = {
                 f"{mode}_{comparison}": "Macro AUROC: mean over seeds with 95 % by patient, and each seed as a dot"
             }
-            if comparison == "best" and lamae:
+            if comparison == "best" and any(column.system == "lamae" for column in shown):
                 figures |= {
                     f"{mode}_roc": "LAMAE, first seed: ROC curves",
                     f"{mode}_calibration": "LAMAE, first seed: calibration",
                 }
             parts += [image(folder / f"figures/{name}.png", caption) for name, caption in figures.items()]
+    supervision = supervision_rows(task, judged)
+    if supervision:
+        parts += [heading("LAMAE and LAMAE_E: probed and fine-tuned, at equal width"), supervision]
+    parts += without_figure(summary["labels"]["undefined"])
     page(folder / "report.html", f"Systems of the paper on {task.name}, {task.store.name}", parts)

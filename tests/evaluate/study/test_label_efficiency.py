@@ -42,7 +42,49 @@ def test_few_labels_are_nested_and_each_architecture_is_there_untrained(mimic_st
             ("11", "10", "1"),
             ("13", "13", "0"),
         }
-    assert (tmp_path / "run/figures/labels_knn.png").exists() and (tmp_path / "run/report.html").exists()
+    assert (tmp_path / "run/figures/labels_knn.png").exists()
+    for point in summary["points"]:
+        assert set(point["chosen"]) == ({"l2"} if point["mode"] == "linear" else {"k"})
+        assert 0 <= point["validation"] <= 1 and point["seed"] == (0 if point["system"] == "scratch" else None)
+        assert point["by_patient"][0] <= point["macro"] <= point["by_patient"][1] and len(point["by_record"]) == 2
+    # No stored record has I10 or is in its block.
+    assert summary["labels"]["undefined"] == ["I10-I1A", "I10"] and summary["labels"]["scored"] == 5
+    assert "as one sign does not occur: I10-I1A, I10." in (tmp_path / "run/report.html").read_text()
+
+
+def test_curves_of_icd10_are_the_mean_over_codes_as_the_papers(mimic_store: Path, tmp_path: Path) -> None:
+    models = [saved_model(tmp_path / "model", mimic_store)]
+    for labels in ("icd10:chapter_ix", "icd10:all"):
+        summary = few_labels(tmp_path, mimic_store, models, "--config.sizes=0", f"--config.labels={labels}")
+        with open(tmp_path / "run/results.csv", newline="") as file:
+            lines = [line for line in csv.DictReader(file) if line["system"] == "lamae" and line["auroc"]]
+        codes = [float(line["auroc"]) for line in lines if line["hierarchy_level"].isdigit()]
+        every = [float(line["auroc"]) for line in lines]
+        (lamae,) = (point for point in summary["points"] if point["system"] == "lamae")
+        assert lamae["macro"] == pytest.approx(np.mean(every), abs=1e-6)
+        said = f"Macro AUROC over the {len(codes)} codes alone" in (tmp_path / "run/report.html").read_text()
+        if labels == "icd10:all":
+            assert codes == every and lamae["macro_codes"] is None and not said
+        else:
+            assert len(codes) < len(every) and lamae["macro_codes"] == pytest.approx(np.mean(codes), abs=1e-6) and said
+
+
+def test_all_records_are_drawn_again_only_where_a_mode_goes_by_chance(mimic_store: Path, tmp_path: Path) -> None:
+    """A draw of all records is another seed of the training; a closed solution has none, and is not said to vary."""
+    few_labels(
+        tmp_path, mimic_store, [saved_model(tmp_path / "model", mimic_store)], "--config.sizes=0",
+        "--config.modes=linear,attention",
+    )  # fmt: skip
+    with np.load(tmp_path / "run/predictions.npz") as saved:
+        found = {}
+        for mode, system, draw, scores in zip(
+            *(saved[key] for key in ("modes", "systems", "draw", "scores")), strict=True
+        ):
+            found.setdefault((str(mode), str(system)), {})[int(draw)] = scores
+    for system in ("lamae", "scratch"):
+        assert list(found["linear", system]) == [0]
+        assert list(found["attention", system]) == [0, 1]
+        assert not np.array_equal(found["attention", system][0], found["attention", system][1])
 
 
 def test_subsets_share_one_open_store_and_one_table_of_labels(

@@ -14,6 +14,7 @@ from small_study import asked, counted
 
 from lamae_jax import config
 from lamae_jax.artifact.folder import Model, load_model, save_model
+from lamae_jax.command import read_command
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.study import cells, systems
@@ -57,6 +58,12 @@ def test_a_study_pretrains_each_system_with_its_seeds_and_mmvm_with_each_beta() 
     assert by_name["independent-0"].step.model.latent_depth == 0 and by_name["independent-0"].step.align is None
     align = by_name["mmvm-1-beta1"].step.align
     assert align is not None and align.beta == 1
+
+
+def test_on_mimic_fine_tuning_sees_every_labelled_record_several_times() -> None:
+    tuning = read_command(["--config=configs/study.py:mimic"]).config["tuning"]
+    assert 4 <= tuning["steps"] * tuning["batch_size"] / 400_000 <= 10
+    assert tuning["steps"] / tuning["eval_every"] >= 8
 
 
 def test_scaling_pretrains_on_each_size_with_each_seed() -> None:
@@ -121,14 +128,29 @@ def test_a_study_names_every_system_keeps_its_cells_and_does_them_once(
     seven = ["lamae", "lamae_e", "lamae_e_b", "scratch", "mmvm", "ind_p", "ind_s"]
     for mode in ("linear", "finetune"):
         assert list(summary[mode]["equal_width"]) == seven
-        for comparison in ("equal_width", "best"):
-            assert (tmp_path / f"figures/{mode}_{comparison}.png").stat().st_size > 1000
+        assert (tmp_path / f"figures/{mode}_best.png").stat().st_size > 1000
+        assert len(summary["differences"][mode]["best"]) == 21
+    assert {"value", "by_record", "by_patient"} <= set(summary["differences"]["finetune"]["best"]["lamae_e_less_ind_p"])
+    tuned = summary["finetune"]["best"]["lamae"]
+    assert tuned["chosen"][0].keys() == {"step"} and 0 < tuned["validation"][0] <= 1 and tuned["over_codes"]
+    # I10 and its block are in no stored record (tests/conftest.py), so that they can't be learned.
+    assert summary["labels"]["undefined"] == ["I10-I1A", "I10"]
     assert set(summary["mmvm_betas_on_validation"]) == {"0.1", "1"} and len(summary["models"]) == 4  # one MMVM of two
     with open(tmp_path / "results.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert {(line["system"], line["mode"]) for line in lines} == {(s, m) for s in seven for m in ("linear", "finetune")}
+    # Fine-tuned, latent attention is read as it is by a probe, LAMAE untrained (Scratch) like LAMAE.
+    tuned_readouts = {(line["system"], line["readout"]) for line in lines if line["mode"] == "finetune"}
+    assert tuned_readouts == {
+        *((system, readout) for system in ("lamae", "lamae_e_b", "scratch") for readout in ("la_cls", "la_mean")),
+        *((system, "encoder_mean") for system in ("lamae_e", "mmvm", "ind_p", "ind_s")),
+    }
     page = (tmp_path / "report.html").read_text()
-    assert "Ind_S" in page and "1 seed of pretraining" in page.lower() and page.count("data:image/png;base64") == 8
+    # All that is fine-tuned is as wide (and of so few records every readout tells all): one comparison of two, and one figure.
+    assert page.count("data:image/png;base64") == 6 and "at equal width it is the same" in page
+    for words in ("Ind_S", "1 seed of pretraining", "LAMAE_E (a) less Ind_P", "Without a figure, as one sign does not occur",
+                  "LAMAE and LAMAE_E: probed and fine-tuned", "mean over codes"):  # fmt: skip
+        assert words.lower() in page.lower()
 
     before = (tmp_path / "results.csv").read_bytes()
     assert len(calls) == 13  # two MMVMs on validation, then six models in two modes, less the MMVM's linear one again
@@ -157,8 +179,10 @@ def test_of_several_label_sets_each_has_its_folder_and_one_page_shows_them_all(
     page = Outline()
     page.feed((tmp_path / "both/report.html").read_text())
     assert not page.open
-    difference = of_all["linear"]["best"]["ind_p"]["lamae_less_this"]["value"]
-    assert f"{difference:+.3f}" in (tmp_path / "both/report.html").read_text()
+    text = (tmp_path / "both/report.html").read_text()
+    for pair in ("lamae_less_ind_p", "lamae_e_less_ind_p"):
+        assert f"{of_all['differences']['linear']['best'][pair]['value']:+.3f}" in text
+    assert "icd10:chapter_ix, codes alone" in text and "icd10:all, codes alone" not in text
 
 
 def test_few_recordings_stand_beside_none(mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +195,9 @@ def test_few_recordings_stand_beside_none(mimic_store: Path, tmp_path: Path, mon
         ("scratch", 0, 0), ("scratch", 0, 1),
         *((system, size, seed) for system in ("lamae", "lamae_e") for size in (10, 16) for seed in (0, 1)),
     }  # fmt: skip
+    assert {(p["seed"], p["draw"]) for p in summary["points"]} == {(0, 0), (1, 1)}
+    assert all({"l2"} == set(p["chosen"]) and p["by_patient"][0] <= p["macro"] for p in summary["points"])
+    assert summary["labels"]["undefined"] == ["I10-I1A", "I10"]
     # More than there are is all of them, in whichever words: no seed counts twice.
     more = asked(
         "scaling.py", f"--config.pretrain.data.store={mimic_store}", "--config.sizes=10,1000,0", "--config.seeds=2"
