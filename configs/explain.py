@@ -30,7 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.labels = ""  # icd10:chapter_ix, icd10:all, ptbxl:super (also sub, diag, form, rhythm, all), or csv:FILE
     config.record = ""  # a record's id, to explain that one; empty: the test fold
     config.hidden = ""  # of one record: leads to draw from the others, as V4 or V3,V4; leads it lacks are always drawn
-    config.readout = ""  # la_cls, la_mean, encoder_mean or encoder_concat; empty: the model's first
+    config.readout = ""  # la_cls, la_mean, encoder_mean or encoder_concat; empty: its head's, or the model's first
     config.records = (
         1000  # at most so many test records, in whole patients, as each is encoded some thirty times; 0: all
     )

@@ -143,9 +143,10 @@ class EcgModel(Model):
         completed. Raises UserError, also for a model that predicts patches without their amplitude.
         """
         self._check_reconstructs()
+        hidden_leads = self._named([] if hide is None else hide)
         made = (4 + 4 + 1) * self.config.leads * self.config.samples  # bytes: signal, observed, hidden
         prepared = prepare_recordings(ecg, fs, leads, units, self.contract, made)
-        shown = prepared.available & ~self._named(hide or ())
+        shown = prepared.available & ~hidden_leads
         if not shown.any(axis=1).all():
             raise UserError(
                 f"hide={' '.join(hide or ())}: leaves no lead of recording {int(np.argmin(shown.any(axis=1)))}"
@@ -195,6 +196,8 @@ class EcgModel(Model):
     def _named(self, hide: Sequence[str]) -> np.ndarray:
         """Which leads are named, bool [L]."""
         hide = [hide] if isinstance(hide, str) else hide
+        if not (isinstance(hide, Sequence) and all(isinstance(name, str) for name in hide)):
+            raise UserError(f"hide={hide!r}: must be a list of lead names")
         for name in hide:
             if canonical_lead(name) not in self.contract.leads:
                 raise UserError(f"hide={name}: the model has {' '.join(self.contract.leads)}")

@@ -6,7 +6,7 @@ N recordings, L leads of the contract, S samples of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,17 @@ from lamae_jax.data.sources import Recording, Unreadable
 from lamae_jax.data.sources.wfdb_files import read_record
 from lamae_jax.data.store import MANIFEST, Store
 from lamae_jax.errors import UserError
-from lamae_jax.signal.contract import Conditioned, SignalContract, SignalError, condition, cut
+from lamae_jax.signal.contract import Conditioned, SignalContract, SignalError, check_amplitude, condition, cut
 from lamae_jax.signal.leads import STANDARD_LEADS, canonical_lead
-from lamae_jax.signal.quality import fill_gaps
+from lamae_jax.signal.quality import fill_gaps, is_quiet, spans
 
 Ecg = np.ndarray | str | os.PathLike[str] | Sequence[Any] | Store
 
-# From the 1st to the 99th percentile of a lead, uV. 14,170 recordings of PTB-XL: .2 to 3.8 mV in the middle lead of each,
-# .5 to 13 mV in its largest, .07 mV in the smallest of all leads.
-_TOO_LARGE, _TOO_SMALL = 20_000, 50
 # Flags of signal/quality.py that are worth a word to whoever embeds a recording: the others are as they should be. First those
 # of a lead that is in the recording and can't be used, told with its name.
 _LOST = ("lead_nan", "lead_gap", "lead_flat")
 _TOLD = ("gap_filled", "clipped", "saturated")
+_TOLD_OF_A_STORE = (*_TOLD, "upsampled", "quiet")  # of a recording at hand it is said in numbers
 
 
 @dataclass(frozen=True)
@@ -57,21 +55,26 @@ def prepare_recordings(
     paths = [ecg] if isinstance(ecg, str | os.PathLike) else ecg
     if isinstance(paths, list | tuple) and paths and all(isinstance(path, str | os.PathLike) for path in paths):
         _refuse_given(fs, leads, units, "WFDB records")
-        check_memory(len(paths), bytes_each + _counts_bytes(contract))
-        recordings = [(f"{path}: ", read_wfdb(path)) for path in paths]
+        n = len(paths)
+        check_memory(n, bytes_each + _counts_bytes(contract))
+        # One at a time: of each only the counts are kept.
+        recordings: Iterable[tuple[str, Recording]] = ((f"{path}: ", read_wfdb(path)) for path in paths)
     else:
-        recordings = from_arrays(ecg, fs, leads, "mV" if units is None else units)
-        check_memory(len(recordings), bytes_each + _counts_bytes(contract))
-    out = []
-    for name, recording in recordings:
+        given = from_arrays(ecg, fs, leads, "mV" if units is None else units)
+        n, recordings = len(given), given
+        check_memory(n, bytes_each + _counts_bytes(contract))
+    counts = np.empty((n, len(contract.leads), contract.samples), np.int16)
+    available = np.empty((n, len(contract.leads)), bool)
+    warnings = []
+    for k, (name, recording) in enumerate(recordings):
         try:
-            out.append(prepare_one(recording, contract))
+            counts[k], available[k], told = prepare_one(recording, contract)
+            warnings.append(told)
         except SignalError as error:
             raise UserError(f"{name}{error}{_hint(error, recording)}") from None
         except UserError as error:
             raise UserError(f"{name}{error}") from None
-    counts, available, warnings = zip(*out, strict=True)
-    return Prepared(np.stack(counts), np.stack(available), warnings)
+    return Prepared(counts, available, tuple(warnings))
 
 
 def from_store(store: Store, contract: SignalContract, bytes_each: int) -> Prepared:
@@ -142,15 +145,20 @@ def from_arrays(ecg: Any, fs: Any, leads: Any, units: Any) -> list[tuple[str, Re
     if isinstance(ecg, list | tuple):
         if not ecg:
             raise UserError("ecg: an empty list")
-        several = np.ndim(ecg[0]) >= 2
+        try:
+            several = np.ndim(ecg[0]) >= 2
+        except ValueError:
+            raise UserError("ecg: rows of different lengths; pad the shorter ones with NaN") from None
     signals = list(ecg) if several else [ecg]
     n = len(signals)
     if not n:
         raise UserError("ecg: an array of no recording")
-    rates = [fs] * n if np.ndim(fs) == 0 else list(fs)
-    kinds = [units] * n if isinstance(units, str) else list(units)
-    leads = [leads] if isinstance(leads, str) else list(leads)
-    names = [leads] * n if all(isinstance(name, str) for name in leads) else [list(each) for each in leads]
+    rates, kinds, words = _listed(fs), _listed(units), _listed(leads)
+    rates = [fs] * n if rates is None else rates
+    kinds = [units] * n if kinds is None else kinds
+    words = [leads] if words is None else words
+    apart = bool(words) and all(_listed(names) is not None for names in words)  # names for each recording
+    names = words if apart else [words] * n
     for what, values in (("fs", rates), ("units", kinds), ("leads", names)):
         if len(values) != n:
             raise UserError(f"{what}: given for {len(values)} recordings, ecg holds {n}")
@@ -161,8 +169,21 @@ def from_arrays(ecg: Any, fs: Any, leads: Any, units: Any) -> list[tuple[str, Re
     return made
 
 
-def _recording(called: str, signal: Any, fs: Any, leads: list[str], unit: Any) -> Recording:
+def _listed(value: Any) -> list[Any] | None:
+    """What holds several things, as a list; None for a single one, which a text is."""
+    if isinstance(value, str):
+        return None
+    try:
+        return list(value)
+    except TypeError:
+        return None
+
+
+def _recording(called: str, signal: Any, fs: Any, leads: Any, unit: Any) -> Recording:
     """One recording, its shape held against its lead names."""
+    leads = list(leads)
+    if not all(isinstance(name, str) for name in leads):
+        raise UserError(f'{called}leads={str(leads)[:60]}: must be names of the rows, as in ["I", "II", "V1"]')
     try:
         array = np.asarray(signal)
     except ValueError:
@@ -177,7 +198,7 @@ def _recording(called: str, signal: Any, fs: Any, leads: list[str], unit: Any) -
             f"{called}ecg has shape {shape}, leads names {len(leads)}: [leads, samples] is due"
             + ("; pass its transpose, ecg.T" if turned else "")
         )
-    if not isinstance(fs, int | float | np.number) or isinstance(fs, bool):
+    if not isinstance(fs, int | float | np.integer | np.floating) or isinstance(fs, bool):
         raise UserError(f"{called}fs={fs!r}: must be a number of Hz")
     if not isinstance(unit, str):
         raise UserError(f"{called}units={unit!r}: must be mV, uV or V")
@@ -187,18 +208,16 @@ def _recording(called: str, signal: Any, fs: Any, leads: list[str], unit: Any) -
 def prepare_one(recording: Recording, contract: SignalContract) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Counts [L, S], available [L] and warnings of one recording. Raises SignalError or UserError."""
     whole = condition(recording.signal, recording.fs, recording.leads, recording.units, contract, allow_upsampling=True)
+    check_amplitude(whole, recording.units[0])
     counts = cut(whole, contract, "crop")[0]
-    low, high = np.percentile(counts[whole.available], [1, 99], axis=-1)
-    spread, unit = high - low, recording.units[0]
-    if np.median(spread) > _TOO_LARGE:
-        raise UserError(
-            f"the values span {np.median(spread) / 1e3:.0f} mV or more when taken as {unit}, no ECG does; "
-            f"{'are they microvolts (units=uV) or counts of a converter?' if unit == 'mV' else 'which unit is it?'}"
-        )
-    return counts, whole.available, tuple(_warnings(recording, whole, contract, float(spread.max())))
+    told = _warnings(recording, whole, contract)
+    if is_quiet(counts[whole.available]):
+        largest = spans(counts[whole.available]).max()
+        told.append(f"quiet: the largest lead spans {largest:.0f} uV; was the unit really {recording.units[0]}?")
+    return counts, whole.available, tuple(told)
 
 
-def _warnings(recording: Recording, whole: Conditioned, contract: SignalContract, spread: float) -> list[str]:
+def _warnings(recording: Recording, whole: Conditioned, contract: SignalContract) -> list[str]:
     """What whoever uses the result should know, each beginning with one fixed word."""
     known = [canonical_lead(name) for name in recording.leads]
     missing = [name for name in contract.leads if name not in known]
@@ -220,8 +239,6 @@ def _warnings(recording: Recording, whole: Conditioned, contract: SignalContract
         )
     if whole.counts.shape[1] > contract.samples + 1:
         told.append(_cut(contract, recording.signal.shape[1] / recording.fs))
-    if spread < _TOO_SMALL:
-        told.append(f"quiet: the largest lead spans {spread:.0f} uV; was the unit really {recording.units[0]}?")
     return told
 
 
@@ -240,7 +257,7 @@ def _warnings_of_store(
     told = []
     if gone:
         told.append(f"{', '.join(why)}: {' '.join(gone)}" + ("" if why == ["lead_missing"] else " left out"))
-    told += [flag for flag in _TOLD if flag in flags]
+    told += [flag for flag in _TOLD_OF_A_STORE if flag in flags]
     if stored.samples > contract.samples:
         told.append(_cut(contract, stored.seconds))
     return told

@@ -123,6 +123,14 @@ def test_what_is_odd_is_said(model: EcgModel) -> None:
         ({"fs": None}, "fs: missing"),
         ({"fs": 60}, "fs: 60 Hz; 100 to 1000 Hz are accepted"),
         ({"fs": "100"}, "fs='100': must be a number"),
+        ({"fs": 100j}, "fs=100j: must be a number"),
+        ({"units": 5}, "units=5: must be mV, uV or V"),
+        ({"leads": [1, 2]}, r"leads=\[1, 2\]: must be names of the rows"),
+        ({"leads": [*LEADS[:11], 12]}, "leads=.*: must be names of the rows"),
+        ({"leads": 12}, r"leads=\[12\]: must be names of the rows"),
+        ({"ecg": [ecg(), ecg()], "leads": [1, 2]}, r"recording 0: leads=\[1, 2\]: must be names of the rows"),
+        ({"ecg": [[[1.0, 2.0], [3.0]]]}, "rows of different lengths"),
+        ({"ecg": None}, "ecg: of type object; numbers are due"),
         ({"ecg": ecg().T}, "has shape 1000x12, leads names 12: .* pass its transpose"),
         ({"ecg": ecg()[:5]}, "has shape 5x1000, leads names 12"),
         ({"leads": [*LEADS[:11], "v5"]}, "lead V5 stands twice"),
@@ -191,6 +199,13 @@ def test_a_stores_missing_leads_are_named_and_what_is_odd_in_it_is_said(model: E
     assert model.embed(paths).warnings[2] == ("lead_gap: aVF left out", "lead_flat: aVL left out", cut)
 
 
+def test_a_store_passes_on_what_prepare_found_odd(model: EcgModel, tmp_path: Path) -> None:
+    tiny.write_record(tmp_path / "in" / "a", tiny.signal_of(1) // 100)
+    prepare(tiny.config(tmp_path / "in", tmp_path / "store", kind="wfdb", band="highpass_0.5"), tmp_path / "work")
+    assert model.embed(tmp_path / "store").warnings == (("quiet",),)
+    assert model.embed(tmp_path / "in" / "a").warnings[0][0].startswith("quiet: the largest lead spans ")
+
+
 def test_what_would_fill_the_memory_is_refused_before_it_is_read(
     model: EcgModel, source: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +219,24 @@ def test_what_would_fill_the_memory_is_refused_before_it_is_read(
             model.embed(many)
     with pytest.raises(UserError, match="11 recordings"):
         model.reconstruct(store)
+
+
+def test_each_file_is_read_only_when_its_turn_comes(
+    model: EcgModel, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording of an hour is large; of each only the model's input may be kept."""
+    done: list[str] = []
+    read, prepared = recordings.read_wfdb, recordings.prepare_one
+    monkeypatch.setattr(recordings, "read_wfdb", lambda path: done.append("read") or read(path))
+    monkeypatch.setattr(recordings, "prepare_one", lambda *given: done.append("prepared") or prepared(*given))
+    model.embed([source / f"records100/00000/{number:05d}_lr" for number in (1, 2)])
+    assert done == ["read", "prepared", "read", "prepared"]
+
+
+def test_the_same_call_gives_the_same_bits(model: EcgModel) -> None:
+    first, second = (model.embed(np.stack([ecg(number) for number in range(9)]), 100, LEADS) for _ in range(2))
+    for name in ("cls", "leads", "tokens"):
+        assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
 
 
 def test_a_store_of_another_contract_is_refused_with_both_sides(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -96,9 +97,15 @@ def test_a_model_that_never_learned_to_complete_whole_leads_is_said_to(model: Ec
 
 
 @pytest.mark.parametrize(
-    "hide, message", [(["V7"], "hide=V7: the model has I II"), (LEADS, "leaves no lead of recording 0")]
+    "hide, message",
+    [
+        (["V7"], "hide=V7: the model has I II"),
+        (LEADS, "leaves no lead of recording 0"),
+        (5, "hide=5: must be a list of lead names"),
+        ([9], r"hide=\[9\]: must be a list of lead names"),
+    ],
 )
-def test_what_cannot_be_hidden(hide: list[str], message: str, model: EcgModel) -> None:
+def test_what_cannot_be_hidden(hide: Any, message: str, model: EcgModel) -> None:
     with pytest.raises(UserError, match=message):
         model.reconstruct(ecg(), 100, LEADS, hide=hide)
 

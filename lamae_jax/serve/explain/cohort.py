@@ -31,7 +31,7 @@ from lamae_jax.serve.explain.attention import look
 from lamae_jax.serve.explain.figures import draw_by_label, draw_hidden_leads, draw_importance, draw_map, draw_matrix
 from lamae_jax.serve.explain.hidden import draw_hidden, draws_heights, likeness
 from lamae_jax.serve.explain.plane import principal, umap
-from lamae_jax.serve.explain.probe import Cost, costs, read_altered
+from lamae_jax.serve.explain.probe import Cost, costs, own_head, read_altered
 from lamae_jax.serve.explain.report import cohort_page
 
 if TYPE_CHECKING:
@@ -48,15 +48,20 @@ def explain_cohort(config: ExplainConfig, model: Model, store: Store, readout: s
     task = open_task(config.labels, store, config.icd10)
     leads = model.contract.leads
     checked = check_not_pretrained(model, task)
+    head = own_head(model, task, config.readout)
+    readout = head.readout if head else readout
     rows, left_out = complete_records(task, config.records)
     labels = task.labels.matrix[rows][:, task.learnable]
     patients = task.store.patients[rows].astype(str)
-    say(f"{config.labels}: {len(rows)} test records of {len(set(patients.tolist()))} patients, read at {readout}")
+    by = "the model's own head" if head else "a linear probe"
+    say(f"{config.labels}: {len(rows)} test records of {len(set(patients.tolist()))} patients, {readout} read by {by}")
 
     hard, removed, alone = hardships(leads), removals(leads) if len(leads) > 1 else {}, solos(leads)
     plan = {each.name: each for each in (Alteration(AS_RECORDED, leads), *hard, *removed.values(), *alone.values())}
     with features_folder(config.cache, workdir) as folder:
-        reading = read_altered(model, task, readout, rows, list(plan.values()), folder, config.batch_size, config.seed)
+        reading = read_altered(
+            model, task, head or readout, rows, list(plan.values()), folder, config.batch_size, config.seed
+        )
     of = {c.name: c for c in costs(labels, patients, list(plan), reading.chances, config.resamples, config.seed)}
     whole = of[AS_RECORDED]
     if np.isnan(whole.macro):
@@ -106,6 +111,8 @@ def explain_cohort(config: ExplainConfig, model: Model, store: Store, readout: s
         "map": maps,
         "explained": {"records": len(rows), "patients": len(set(patients.tolist())), "left_out_for_a_missing_lead": left_out},
         "readout": readout,
+        "read_by": "head" if head else "probe",
+        "head_left_aside": model.head is not None and head is None,
         "resamples": config.resamples,
         "seed": config.seed,
         "pretraining_check": checked,
@@ -114,7 +121,6 @@ def explain_cohort(config: ExplainConfig, model: Model, store: Store, readout: s
     }  # fmt: skip
     write_json(workdir / "summary.json", summary)
     cohort_page(workdir, summary, leads, matrix, without, single)
-    say(f"{workdir / 'report.html'} is written")
     return summary
 
 

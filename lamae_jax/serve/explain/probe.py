@@ -1,7 +1,7 @@
-"""What alterations of the signal cost: one linear probe, fitted once on recordings as they are, reads the altered ones.
+"""What alterations of the signal cost, read by the model's own head, or by one linear probe fitted on recordings as they are.
 
 Nothing is refitted and nothing chosen again, as it would be with a model in use. n records, L leads, C labels, F features,
-R resamples.
+A alterations, R resamples.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lamae_jax.artifact.folder import Model
+from lamae_jax.artifact.head import Head, logits
 from lamae_jax.evaluate.bootstrap import Interval, macro, percentile_interval, resampled_aurocs
 from lamae_jax.evaluate.cache import cached_features
 from lamae_jax.evaluate.features import fill_unavailable, standardise
@@ -25,9 +28,10 @@ from lamae_jax.serve.explain.altered import Alteration, Altered
 
 @dataclass(frozen=True)
 class Reading:
-    """What the probe makes of the same records under each alteration: `chances` [C] each from 0 to 1, `features` of the first.
+    """What head or probe makes of the same records under each alteration.
 
-    `chances`: one [n, C] an alteration; `features` [n, F], standardised on the training records.
+    `chances`: one [n, C] an alteration, from 0 to 1; `features` [n, F] of the first alteration, standardised: for a probe on the
+    training records, for a head on the n.
     """
 
     chances: list[np.ndarray]
@@ -53,24 +57,32 @@ class Cost:
     lost_interval: Interval
 
 
+def own_head(model: Model, task: Task, readout: str) -> Head | None:
+    """The model's head where it knows all labels of the task and reads the `readout` asked for (empty: whichever it reads)."""
+    head = model.head
+    fits = head is not None and set(task.names) <= set(head.labels) and readout in ("", head.readout)
+    return head if fits else None
+
+
 def read_altered(
     model: Model,
     task: Task,
-    readout: str,
+    reader: Head | str,
     rows: np.ndarray,
     alterations: Sequence[Alteration],
     features: Path,
     batch_size: int,
     seed: int,
 ) -> Reading:
-    """Fit the probe on the task's training records and apply it to the store's `rows` [n] under each alteration.
+    """Read the store's `rows` [n] under each alteration with a head that knows the task's labels, or with a probe of the readout
+    `reader` fitted on the task's training records.
 
     `features`: the folder that keeps features, so that a run that was stopped goes on; `seed`: of the noise. Raises NotFinite
     for a feature that is not finite.
     """
+    readout = reader if isinstance(reader, str) else reader.readout
     kept = model.config.readouts  # as the probe keeps them, so that both share the folder
-    stored = cached_features(features, model, task.store, task.rows, kept, batch_size, "recordings as they are")
-    values, available = [stored[readout][np.arange(len(task.rows))]], [task.store.available[task.rows]]
+    values, available = [], []
     for number, alteration in enumerate(alterations, 1):
         store = Altered(task.store, alteration, seed)
         label, few = f"{alteration.name} ({number} of {len(alterations)})", min(batch_size, len(rows))
@@ -78,10 +90,13 @@ def read_altered(
         values.append(made[readout][np.arange(len(rows))])
         available.append(store.available[rows])
     say(f"{len(alterations)} x {len(rows)} recordings read")
-    x = np.concatenate(values)
+    if not isinstance(reader, str):
+        return read_by_head(reader, task.names, values, available)
+    stored = cached_features(features, model, task.store, task.rows, kept, batch_size, "recordings as they are")
+    x = np.concatenate([stored[readout][np.arange(len(task.rows))], *values])
     train, validation = (np.pad(task.part == part, (0, len(x) - len(task.part))) for part in PARTS[:2])
     if readout == "encoder_concat":
-        x = fill_unavailable(x, np.concatenate(available), train)
+        x = fill_unavailable(x, np.concatenate([task.store.available[task.rows], *available]), train)
     x = standardise(x, train)
     altered = x[len(task.rows) :]
     prediction = linear(
@@ -89,6 +104,19 @@ def read_altered(
     )
     chances = np.split(prediction.chances, len(alterations))
     return Reading(chances, altered[: len(rows)])
+
+
+def read_by_head(
+    head: Head, names: Sequence[str], values: Sequence[np.ndarray], available: Sequence[np.ndarray]
+) -> Reading:
+    """What the head says of the labels `names` from A readouts `values` [n, D] or [n, L, D], with leads `available` [n, L]."""
+    columns = [head.labels.index(name) for name in names]
+    chances = [
+        np.asarray(jax.nn.sigmoid(logits(head.arrays, jnp.asarray(some), jnp.asarray(there))))[:, columns]
+        for some, there in zip(values, available, strict=True)
+    ]
+    first = values[0].reshape(len(values[0]), -1)
+    return Reading(chances, standardise(first, np.ones(len(first), bool)))
 
 
 def costs(

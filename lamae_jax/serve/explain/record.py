@@ -19,15 +19,14 @@ from lamae_jax.evaluate.evaluation import features_folder
 from lamae_jax.evaluate.task import open_task
 from lamae_jax.files import write_json
 from lamae_jax.model.inputs import crop
-from lamae_jax.progress import say
 from lamae_jax.serve.explain.altered import ARMS_SWAPPED, Alteration, removals
 from lamae_jax.serve.explain.attention import Looks, look
 from lamae_jax.serve.explain.figures import draw_chances, save_both
 from lamae_jax.serve.explain.hidden import draw_hidden, draws_heights, likeness
-from lamae_jax.serve.explain.probe import read_altered
+from lamae_jax.serve.explain.probe import own_head, read_altered
 from lamae_jax.serve.explain.report import record_page
-from lamae_jax.signal.leads import STANDARD_LEADS
 from lamae_jax.signal.ecg_paper import draw_ecg, draw_reconstruction
+from lamae_jax.signal.leads import STANDARD_LEADS
 
 if TYPE_CHECKING:
     from lamae_jax.serve.explain.task import ExplainConfig
@@ -80,7 +79,6 @@ def explain_record(
     }
     write_json(workdir / "summary.json", summary)
     record_page(workdir, summary)
-    say(f"{workdir / 'report.html'} is written")
     return summary
 
 
@@ -130,8 +128,10 @@ def draw_leads(model: Model, store: Store, row: int, hidden: tuple[int, ...], pa
 
 
 def chances(config: ExplainConfig, model: Model, store: Store, readout: str, row: int, workdir: Path) -> dict[str, Any]:
-    """What a linear probe predicts of the record as recorded, without each of its leads, with the arm electrodes swapped."""
+    """What is predicted of the record as recorded, without each of its leads, with the arm electrodes swapped: by the model's
+    own head, or by a probe of `readout`."""
     task = open_task(config.labels, store, config.icd10)
+    head = own_head(model, task, config.readout)
     there = task.store.available[row]
     leads = tuple(lead for lead, usable in zip(model.contract.leads, there, strict=True) if usable)
     plan = [Alteration("as recorded", leads)]
@@ -140,7 +140,7 @@ def chances(config: ExplainConfig, model: Model, store: Store, readout: str, row
         plan.append(Alteration("arm electrodes swapped", leads, swapped=True))
     rows = np.array([row])
     with features_folder(config.cache, workdir) as folder:
-        reading = read_altered(model, task, readout, rows, plan, folder, config.batch_size, config.seed)
+        reading = read_altered(model, task, head or readout, rows, plan, folder, config.batch_size, config.seed)
     values = np.concatenate(reading.chances)
     shown = np.argsort(-values[0], kind="stable")[:SHOWN_LABELS]
     names = [alteration.name for alteration in plan]
@@ -149,6 +149,9 @@ def chances(config: ExplainConfig, model: Model, store: Store, readout: str, row
     part = task.part[task.rows == row]
     return {
         "labels": config.labels,
+        "read_by": "head" if head else "probe",
+        "readout": head.readout if head else readout,
+        "head_left_aside": model.head is not None and head is None,
         "part": str(part[0]) if len(part) else "none",
         "present": [name for name, value in zip(task.names, known, strict=True) if value == 1],
         "values": {

@@ -10,10 +10,15 @@ from typing import Any
 from lamae_jax.evaluate.report import between, heading, image, page, paragraph, table
 from lamae_jax.serve.explain.probe import Cost
 
-PROBE = (
-    "A linear probe was fitted once on the training records as they are; test records were then altered in the signal, encoded "
-    "again and read by it. Nothing was refitted. Intervals: 95 %, resamples of whole patients, differences on the same ones; "
-    "they hold the luck of the test records, not that of pretraining."
+READ_BY = {
+    "head": "Test records were altered in the signal, encoded again and read by the model's own head, as its predict does.",
+    "probe": "A linear probe was fitted once on the training records as they are; test records were then altered in the signal, "
+    "encoded again and read by it.",
+}
+LEFT_ASIDE = " The model's own head was left aside: it has other labels or reads another readout."
+INTERVALS = (
+    "Nothing was refitted. Intervals: 95 %, resamples of whole patients, differences on the same ones; they hold the luck of the "
+    "test records, not that of pretraining."
 )
 ATTENTION = (
     "Attention of latent attention's CLS, computed by the model itself. What it attends to are tokens of the encoder, which have "
@@ -38,7 +43,7 @@ def cohort_page(
             f"{explained['patients']} patients, readout {summary['readout']}."
             + left_out(explained["left_out_for_a_missing_lead"])
         ),
-        paragraph(PROBE),
+        paragraph(f"{READ_BY[summary['read_by']]} {INTERVALS}" + (LEFT_ASIDE if summary["head_left_aside"] else "")),
         heading("What the model withstands"),
         image(figures / "robustness.png", "AUROC of each label under each alteration; shaded: what is lost"),
         cost_table(matrix),
@@ -93,10 +98,16 @@ def record_page(workdir: Path, summary: dict[str, Any]) -> None:
     if summary["chances"]:
         found = summary["chances"]
         present = ", ".join(found["present"]) or "none of the labels"
+        by, known = f"a linear probe of {found['readout']}", PARTS_IN_WORDS[found["part"]]
+        if found["read_by"] == "head":
+            by, known = (
+                f"the model's own head on {found['readout']}",
+                "What the head was fitted on, the model's card says.",
+            )
         parts += [
             heading("What is predicted as leads are taken away"),
-            image(figures / "chances.png", "Chances by a linear probe; red: rises, blue: falls"),
-            paragraph(f"Recorded: {present}. {PARTS_IN_WORDS[found['part']]}"),
+            image(figures / "chances.png", f"Chances by {by}; red: rises, blue: falls"),
+            paragraph(f"Recorded: {present}. {known}" + (LEFT_ASIDE if found["head_left_aside"] else "")),
         ]
     if summary["hidden"]:
         words = [

@@ -12,18 +12,24 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from browser import look_at
 from html_outline import Outline
 
+import lamae_jax
 from lamae_jax import config as from_config
 from lamae_jax.artifact.folder import load_model, save_model
+from lamae_jax.artifact.head import Head
 from lamae_jax.command import read_command
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.prepare import PrepareConfig, prepare
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
+from lamae_jax.evaluate.statistics import macro_auroc
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import init_params
 from lamae_jax.model.presets import ModelConfig, preset
+from lamae_jax.serve.explain import cohort as cohort_module
+from lamae_jax.serve.explain.altered import Altered, removals
 from lamae_jax.serve.explain.hidden import draw_hidden, likeness, named_leads
 from lamae_jax.serve.explain.plane import principal
 from lamae_jax.serve.explain.probe import costs
@@ -66,11 +72,19 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def save(folder: Path, model: ModelConfig = SMALL, **pretraining: object) -> Path:
+def save(folder: Path, model: ModelConfig = SMALL, head: Head | None = None, **pretraining: object) -> Path:
     params = jax.jit(init_params, static_argnums=0)(model, jax.random.key(5))
     contract = SignalContract(fs=FS, seconds=2.0, band="none")
-    save_model(folder, params, model, InputConfig(), contract, {"config": pretraining}, None)
+    save_model(folder, params, model, InputConfig(), contract, {"config": pretraining}, None, head)
     return folder
+
+
+def own(*labels: str) -> Head:
+    """A head on `encoder_concat` that nobody fitted: no probe would say the same."""
+    rng, features = np.random.default_rng(0), 12 * 16
+    vectors = {name: rng.normal(0, 0.5, features).astype(np.float32) for name in ("mean", "scale", "fill")}
+    kernel = rng.normal(0, 0.3, (features, len(labels))).astype(np.float32)
+    return Head("encoder_concat", labels, kernel, np.zeros(len(labels), np.float32), **vectors)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +158,21 @@ def test_the_cohorts_report_stands_alone(cohort: Path) -> None:
         assert "<svg" in (cohort / "figures" / f"{name}.svg").read_text()
 
 
+@pytest.mark.slow
+def test_the_cohorts_report_in_a_browser(cohort: Path, tmp_path: Path) -> None:
+    seen = look_at(cohort / "report.html", tmp_path / "browser")
+    assert seen.images == seen.of >= 5 and seen.console == () and seen.overhang <= 0
+    assert seen.inked > 0.1
+
+
+@pytest.mark.slow
+def test_a_records_report_in_a_browser(source: Path, model: Path, tmp_path: Path) -> None:
+    explain(settings(source, model=str(model), record="9", hidden="V4", readout=""), tmp_path / "run")
+    seen = look_at(tmp_path / "run" / "report.html", tmp_path / "browser")
+    assert seen.images == seen.of == 4 and seen.console == () and seen.overhang <= 0
+    assert seen.inked > 0.1
+
+
 def test_one_record(source: Path, model: Path, tmp_path: Path) -> None:
     found = explain(settings(source, model=str(model), record="9", hidden="v4,I", readout=""), tmp_path / "run")
     assert found["readout"] == "la_cls" and "V6" not in found["available"]
@@ -169,6 +198,47 @@ def test_one_record_without_labels_and_without_latent_attention(source: Path, tm
     found = explain(settings(source, model=str(model), record="3", labels="", readout=""), tmp_path / "run")
     assert found["attention"] == found["chances"] == found["hidden"] == {}
     assert parsed(tmp_path / "run" / "report.html").images == 1
+
+
+def test_a_models_own_head_is_what_is_explained(source: Path, tmp_path: Path) -> None:
+    """Of its labels in any order, and among others; the record lacks V6, for which the head has a fill."""
+    model = save(tmp_path / "model", head=own("slow", "other", "fast"))
+    found = explain(settings(source, model=str(model), record="9", readout=""), tmp_path / "run")["chances"]
+    assert found["read_by"] == "head" and found["readout"] == "encoder_concat"
+    loaded, store = lamae_jax.load(model), Store.open(source / "store")
+    without = Altered(store, removals(STANDARD_LEADS)["V1"], 0)
+    for name, recordings in (("as recorded", store), ("without V1", without)):
+        due = loaded.predict(recordings)
+        of = dict(zip(due.labels, due.probabilities[9], strict=True))
+        assert found["values"][name] == pytest.approx({label: of[label] for label in ("fast", "slow")}, abs=1e-5)
+    assert "the model&#x27;s own head on encoder_concat" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_cohort_is_read_by_the_models_own_head(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort_module, "hardships", lambda leads: [])
+    monkeypatch.setattr(cohort_module, "solos", lambda leads: {})
+    monkeypatch.setattr(cohort_module, "removals", lambda leads: {})
+    model = save(tmp_path / "model", head=own("fast", "slow"))
+    found = explain(settings(source, model=str(model), readout=""), tmp_path / "run")
+    rows = np.array([row for row in range(9, RECORDS, 10) if row != 9])
+    chances = lamae_jax.load(model).predict(Store.open(source / "store")).probabilities[rows]
+    with open(source / "labels.csv", newline="") as file:
+        labels = np.array([[float(line[name]) for name in ("fast", "slow")] for line in csv.DictReader(file)])[rows]
+    assert found["macro_auroc"]["as recorded"] == pytest.approx(macro_auroc(labels, chances).value)
+    assert "by the model&#x27;s own head, as its predict does" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("labels", "readout"), [(("fast", "other"), ""), (("fast", "slow"), "la_mean")], ids=["labels", "readout"]
+)
+def test_a_head_for_something_else_is_left_aside_and_the_report_says_so(
+    labels: tuple[str, ...], readout: str, source: Path, tmp_path: Path
+) -> None:
+    model = save(tmp_path / "model", head=own(*labels))
+    found = explain(settings(source, model=str(model), record="9", readout=readout), tmp_path / "run")["chances"]
+    assert found["read_by"] == "probe" and found["readout"] == (readout or "la_cls")
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "by a linear probe of" in text and "own head was left aside: it has other labels or reads another" in text
 
 
 class Other(Store):
