@@ -9,12 +9,13 @@ Variants, each with `,hz100` for stores at 100 Hz (a token is 200 ms either way,
     configs/pretrain.py                                         3 minutes on two CPU cores   docs/results.md, "The main job"
     configs/pretrain.py:nano,hz100 --config.data.store=DIR \\
         --config.steps=14000 --config.model.width=96 \\
-        --config.model.heads=6 --config.model.latent_depth=3    an hour on two CPU cores     docs/results.md, "PTB-XL"
+        --config.model.heads=6 --config.model.latent_depth=3    an hour on two CPU cores     docs/results.md, "PTB-XL" (*)
     configs/pretrain.py:tiny --config.data.store=DIR            3 PFLOP: 8 hours on two cores   not measured
     configs/pretrain.py:small --config.data.store=DIR           0.64 EFLOP                   not measured
     configs/pretrain.py:base --config.data.store=DIR            6.8 EFLOP                    not measured
     configs/pretrain.py:large --config.data.store=DIR           25 EFLOP                     not measured
 
+(*) measured with --config.model.positions=both, the default until November 2026.
 An accelerator that sustains 300 TFLOP/s does an EFLOP (1e18) in 55 minutes.
 """
 

@@ -1,14 +1,19 @@
-"""Every command and every piece of Python that the README and docs/ show is run, in a small world that has what they name.
+"""Every command and every piece of Python that the README, docs/ and configs/ show is run, in a small world that has what they
+name, and leaves what its recipe promises.
 
-The command is the page's own; fields behind it make it small. Left out are installing and testing, which .ci/run does, TPU
-programs and growth (tests/benchmark/), and the launch scripts (tests/test_launch.py).
+The command is the page's own; fields behind it make it small. A recipe's own command is left out where a page has it with the
+same fields and more. Launch lines are shown (--dry-run; tests/test_launch.py runs the scripts), recipes and fields that are
+named in running text are read. Left out are installing and testing, which .ci/run does, and TPU programs (tests/benchmark/).
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +22,17 @@ from data import tiny
 from small_model import save_small, small_config
 
 import lamae_jax
+from lamae_jax.benchmark import growth
+from lamae_jax.command import read_command
+from lamae_jax.config import flat
 from lamae_jax.data.prepare import PrepareConfig, prepare
 from lamae_jax.main import main
+from lamae_jax.model.presets import preset
 from lamae_jax.signal.contract import SignalContract
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "configs").glob("*.py"))
 START = "python -m lamae_jax.main "
 
 # What makes a task small, whatever the page says.
@@ -38,8 +48,9 @@ SMALL = {
     "probe": {"batch_size": 8, "resamples": 20, "icd10.min_count": 5},
     "finetune": {"batch_size": 8, "resamples": 20, **TUNING},
     "label_efficiency": {"sizes": "20,0", "draws": 1, "resamples": 20, "batch_size": 8, "modes": "linear", "icd10.min_count": 5},
-    "scaling": STUDY | {"sizes": "20,0", "icd10.min_count": 5},
-    "study": STUDY | {"icd10.min_count": 5, "systems": "lamae,independent", "modes": "linear"},
+    "scaling": STUDY | {"sizes": "0", "icd10.min_count": 5},
+    "study": STUDY | {"icd10.min_count": 5, "systems": "lamae,independent", "modes": "linear", **{
+        f"tuning.{name}": value for name, value in TUNING.items()}},
     "embed": {"batch_size": 8, "workers": 1},
     "explain": {"batch_size": 8, "resamples": 20},
     "benchmark": {"rounds": 1, "seconds": 0.01, "presets": "nano", "batch_sizes": "2", "matmul": 64},
@@ -47,6 +58,7 @@ SMALL = {
 # What stands for the places that a page leaves to its reader, by the field that it is given to.
 PLACES = {
     "--config.data.store=DIR": "--config.data.store=stores/ptb_xl100",
+    "--config.pretrain.data.store=DIR": "--config.pretrain.data.store=stores/ptb_xl100",
     "--config.source=DIR": "--config.source=PTB_XL",
     "--config.store=DIR": "--config.store=new",
     "prepare.py:SOURCE": "prepare.py:wfdb",
@@ -55,16 +67,117 @@ PLACES = {
 }
 
 
+# What a task leaves in its workdir: files and folders, none of them empty.
+SCORED = "results.csv predictions.npz report.html summary.json figures"
+LEFT = {
+    "prepare": "summary.json",
+    "prepare store": "manifest.json records.parquet rejected.csv shards",
+    "labels": "labels.csv report.txt summary.json",
+    "pretrain": "metrics.jsonl summary.json figures/reconstruction.png figures/curve.png checkpoints tensorboard "
+    "model/config.json model/params.safetensors model/pretraining_records.npy model/README.md",
+    "probe": f"{SCORED} model/config.json model/head.safetensors model/README.md",
+    "finetune": f"{SCORED} model/config.json model/head.safetensors model/README.md",
+    "label_efficiency": SCORED,
+    "scaling": SCORED,
+    "study": f"{SCORED} pretrain",
+    "study ptb_xl": f"results.csv report.html summary.json pretrain {' '.join(f'ptbxl_all/{name}' for name in SCORED.split())}",
+    "embed": "embeddings.parquet rejected.csv summary.json",
+    "explain": "report.html summary.json alterations.csv attention.csv hidden.csv figures/robustness.png figures/robustness.svg",
+    "explain record": "report.html summary.json figures/attention_rollout.png figures/attention_rollout.svg",
+    "benchmark": "benchmark.json",
+    "benchmark growth": "growth.json",
+}
+# Fields whose value is a place: any other would be as good.
+WHERE = ("model", "models", "source", "store", "data.store", "pretrain.data.store", "table", "record")
+
+
+def shown(text: str) -> list[str]:
+    """The commands that a page shows on lines of their own."""
+    found = re.findall(rf"^[ ]*(?:[^\n`]* && )?{re.escape(START)}(.*)$", text.replace("\\\n", " "), flags=re.MULTILINE)
+    return [" ".join(shlex.split(line, comments=True)) for line in found if "TASK" not in line]
+
+
 def commands() -> list[tuple[str, str]]:
     """The name of the page and the command, each command once."""
     found: dict[str, str] = {}
     for page in PAGES:
-        text = page.read_text().replace("\\\n", " ")
-        for line in re.findall(rf"^[ ]*(?:[^\n`]* && )?{re.escape(START)}(.*)$", text, flags=re.MULTILINE):
-            words = shlex.split(line, comments=True)
-            if "TASK" not in line and "growth" not in line:
-                found.setdefault(" ".join(words), page.name)
+        for command in shown(page.read_text()):
+            found.setdefault(command, page.name)
+    for recipe in RECIPES:
+        for command in shown(recipe.read_text()):
+            if not any(fields(command) <= fields(other) for other in found):
+                found[command] = recipe.name
     return [(page, command) for command, page in found.items()]
+
+
+def fields(command: str) -> set[str]:
+    """What a command asks for, as far as it is neither a place nor replaced to make it small."""
+    words = command.split()
+    task = words[0].removeprefix("--config=configs/").partition(".")[0]
+    named = [(word, *word.removeprefix("--config.").split("=", 1)) for word in words[1:]]
+    kept = {name if name in WHERE else word for word, name, _ in named if name not in SMALL[task]}
+    return {words[0]} | kept - {"--workdir"}
+
+
+def mentions() -> list[list[str]]:
+    """Recipes in running text, tables and comments, each with the fields that stand behind it."""
+    found = []
+    for page in (*PAGES, *RECIPES):
+        text = page.read_text().replace("\\\n", " ")
+        found += re.findall(
+            r"(?:--config=)?(configs/\w+\.py(?::\w+(?:,\w+)*)?)((?:[ ]+--config\.[\w.]+=[^\s`]+)*)", text
+        )
+    return [list(each) for each in dict.fromkeys(found) if each[0] != "configs/TASK.py"]
+
+
+def test_recipes_variants_and_fields_that_are_named_anywhere_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert len(mentions()) > 40
+    for recipe, behind in mentions():
+        command = read_command([f"--config={begun(recipe)}", *behind.split()])
+        assert f"configs/{command.task}.py" == recipe.partition(":")[0]
+    configs = [read_command([f"--config={begun(f'configs/{recipe.name}')}"]).config for recipe in RECIPES]
+    known = {f"--config.{name}" for config in configs for name in flat(config)}
+    for page in PAGES:
+        named = re.findall(r"`(--config\.[\w.]+)", page.read_text())
+        assert set(named) - known <= {"--config.FIELD"}, page.name
+
+
+def begun(recipe: str) -> str:
+    """A recipe that can be read: prepare has no variant to begin with."""
+    recipe = recipe.replace(":SOURCE", "")
+    return f"{recipe}:wfdb" if recipe == "configs/prepare.py" else recipe
+
+
+LAUNCHED = re.findall(r"\| `((?:\w+=\w+ )?launch/[^`]+)` \|", (ROOT / "docs/running.md").read_text())
+
+
+@pytest.mark.parametrize("line", LAUNCHED)
+def test_a_line_of_the_launch_table_shows_what_it_would_run(line: str) -> None:
+    line = line.replace(
+        "FLAGS...", "--config.seed=1" if "rehearsal" in line else "--config=configs/pretrain.py:base --config.seed=1"
+    )
+    line = re.sub(r"(launch/\w+\.sh)", r"bash \1 --dry-run", line.replace("--workdir=DIR", "--workdir=/mnt/nfs/run"))
+    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "lamae_jax.main" in done.stdout and (
+        "--config.seed=1" in done.stdout or "prepare.py:mimic_iv_ecg" in done.stdout
+    )
+
+
+def test_there_is_a_launch_line_for_every_script() -> None:
+    assert {re.findall(r"launch/\w+\.sh", line)[0] for line in LAUNCHED} == {
+        f"launch/{p.name}" for p in ROOT.glob("launch/*.sh")
+    }
+
+
+def test_the_files_that_a_recipe_promises_are_looked_for() -> None:
+    for recipe in RECIPES:
+        text = ast.get_docstring(ast.parse(recipe.read_text())) or ""
+        promise = re.search(r"(?:run's\s+folder\s+go|Writes)\s(.*)", text, flags=re.DOTALL)
+        names = set(re.findall(r"\b\w+\.(?:csv|npz|json|html|txt|parquet)\b", promise[1] if promise else ""))
+        looked_for = " ".join(files for task, files in LEFT.items() if task.split()[0] == recipe.stem).split()
+        assert names <= set(looked_for), recipe.name
 
 
 # The pieces of Python of each page.
@@ -93,6 +206,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "NORM,normal,1.0,,,NORM,NORM\nIMI,infarction,1.0,,,MI,IMI\nSTTC,st,1.0,1.0,,STTC,STTC\nLVH,lvh,1.0,,,HYP,LVH\n"
         "AFIB,fibrillation,,,1.0,,\nSR,sinus,,,1.0,,\nINVT,inverted,,1.0,,,\n"
     )
+    (world / "CSV_FILES").mkdir()
+    for number in range(6):  # of three patients, uV at 500 Hz
+        np.savetxt(world / f"CSV_FILES/p{7 + number // 2}_{number % 2 + 1}.csv", tiny.signal_of(number, 5000).T, "%d", ",",
+                   header=",".join(tiny.LEADS), comments="")  # fmt: skip
     (world / "my_labels.csv").write_text("record_id,mine\n" + "".join(f"{n},{n // 3 % 2}\n" for n in range(1, 121)))
     listed, diagnosed = [], []
     for study in range(80):
@@ -117,15 +234,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
                           allow_upsampling=True, max_bad_fraction=0.0),
             world / f"prepared_{store}",
         )  # fmt: skip
-    for seed, name in enumerate(("RUN", "RUN2", "runs/NAME", "runs/ptb_xl")):
+    for seed, name in enumerate(("RUN", "RUN2", "runs/NAME")):
         save_small(world / name / "model", seed)
+    # Of the sizes in SMALL: a run begins from it.
+    pretrained = small_config(heads=2, decoder_heads=2, patch=20, positions="both")
+    save_small(world / "runs/ptb_xl/model", config=pretrained)
     for name, depth in (
         ("runs/mimic", 1),
         ("runs/study/pretrain/lamae-0", 1),
+        ("runs/study/pretrain/lamae_e_b-0", 1),
+        ("runs/study/pretrain/mmvm-0-beta0.1", 0),
         ("runs/study/pretrain/independent-0", 0),
     ):
         config = small_config(samples=2500, patch=250, latent_depth=depth)
         save_small(world / name / "model", config=config, contract=SignalContract(fs=250))
+    with contextlib.chdir(world):  # what the page's command prepares
+        exec(compile(PYTHON["data.md"][0], "data.md", "exec"), {})
     return world
 
 
@@ -142,15 +266,34 @@ def test_a_command_of_the_documents_does_what_it_says(
     if task in ("probe", "study") or "stores/ptb_xl" in command and config[2].endswith("hz100"):
         words = [word.replace("stores/ptb_xl", "stores/ptb_xl100") for word in words]
     if task == "prepare":
-        words = [re.sub("(config.store=).*", rf"\1{tmp_path}/store", word) for word in words]
+        store = "stores/ptb_xl" if "verify_only" in command else f"{tmp_path}/store"
+        words = [re.sub("(config.store=).*", rf"\1{store}", word) for word in words]
         words.append("--config.allow_upsampling=true")
     for place, stands_for in PLACES.items():
         words = [word.replace(place, stands_for) if word.endswith(place) or ".py:" in place else word for word in words]
     made = tmp_path / "run"
-    small = {f"--config.{name}": str(value) for name, value in SMALL[task].items()} | {"--workdir": str(made)}
+    replaced = SMALL[task]
+    if config[2] == "growth":
+        replaced = {"records": 300, "rounds": 1, "seconds": 0.01}
+        monkeypatch.setattr(growth, "STEPS", (growth.BASE | {"batch": 4, "patch": 250},))
+        monkeypatch.setattr(growth, "BATCHES", 2)
+        monkeypatch.setattr(growth, "preset", lambda name, **sizes: preset(name, **MODEL, **sizes))
+    small = {f"--config.{name}": str(value) for name, value in replaced.items()} | {"--workdir": str(made)}
+    if config[2] == "mimic" and task == "study":
+        del small["--config.modes"]  # both, as Tables 1, 3 and 4 need them; elsewhere the cheaper one will do
     words = [word for word in words if word.split("=")[0] not in small]
     assert main([*words, *(f"{field}={value}" for field, value in small.items())]) == 0
-    assert (made / "config.json").exists() and len(list(made.iterdir())) > 1
+    assert (made / "config.json").exists()
+    other = f"{task} record" if "--config.record=" in command else f"{task} {config[2]}"
+    left = [made / name for name in LEFT[other if other in LEFT else task].split()]
+    if task == "prepare":
+        left += [Path(store) / name for name in LEFT["prepare store"].split()]
+    assert [str(path) for path in left if not filled(path)] == []
+
+
+def filled(path: Path) -> bool:
+    """Whether a file has anything in it, or a folder any such file."""
+    return any(map(filled, path.iterdir())) if path.is_dir() else path.is_file() and path.stat().st_size > 0
 
 
 @pytest.mark.slow
@@ -170,5 +313,10 @@ def test_python_of_the_documents_runs(page: str, block: int, world: Path, monkey
         assert names["made"].cls.shape == (1, 16)
     if "out" in names:
         assert names["out"]["cls"].shape == (3, 16)
+    if "mine" in names:
+        due = model.embed(names["ecg"], fs=500, leads=names["leads"])
+        np.testing.assert_allclose(names["mine"], due.cls, atol=1e-5)
+        moved = np.abs(names["slope"][0]).max(axis=-1) > 0
+        np.testing.assert_array_equal(moved, due.available[0])  # a lead that is not there moves nothing
     if "table" in names:
         assert names["first"].shape == (12, names["manifest"]["contract"]["fs"] * 10)
