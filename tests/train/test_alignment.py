@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import parameters, run
+from small_run import parameters, run
 
 from lamae_jax.artifact.folder import load_model
 from lamae_jax.command import read_command

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import run
+from small_run import run
 
 import lamae_jax
 from lamae_jax.artifact.origin import entry

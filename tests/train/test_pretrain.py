@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import command, parameters, run  # type: ignore[attr-defined]
+from small_run import command, parameters, run
 
 import lamae_jax
 from lamae_jax.config import run_config

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, command  # type: ignore[import-not-found]
+from small_run import SMALL, command
 
 from lamae_jax.train.metrics import read_metrics
 
