@@ -25,31 +25,23 @@ NAMED = 8  # labels with a line of their own in a legend
 def draw_probe(summary: dict[str, Any], path: Path) -> None:
     """The readouts' macro AUROC on the test fold, from the untrained model's dot to the model's, with intervals by patient."""
     names = list(summary["macro_auroc"])
-    figure = Figure(figsize=(6.0, 0.9 + 0.42 * len(names)), layout="constrained")
+    figure = Figure(figsize=(6.0, 0.9 + 0.55 * len(names)), layout="constrained")
     axes = figure.subplots()
     for y, name in enumerate(reversed(names)):
         before, after = summary["macro_auroc_random"][name], summary["macro_auroc"][name]
-        for key, color, down in (("macro_auroc_interval_random", "0.55", -0.16), ("macro_auroc_interval", RED, 0.16)):
-            axes.plot(summary[key][name]["by_patient"], [y + down, y + down], color=color, linewidth=1.2)
-        axes.plot([before, after], [y, y], color="0.85", linewidth=3, zorder=1)
-        axes.scatter([before], [y], color="0.55", zorder=2, label="untrained" if y == 0 else None)
-        axes.scatter([after], [y], color=RED, zorder=3, label="this model" if y == 0 else None)
-        # Each figure stands on the outer side of its dot.
-        for value, other, color in ((after, before, "black"), (before, after, "0.4")):
-            to_the_right = value > other or (value == other and color == "black")
-            offset, side = ((7, 0), "left") if to_the_right else ((-7, 0), "right")
-            axes.annotate(
-                f"{value:.3f}",
-                (value, y),
-                xytext=offset,
-                textcoords="offset points",
-                va="center",
-                ha=side,
-                fontsize=8,
-                color=color,
-            )
+        axes.plot([before, after], [y, y], color="0.9", linewidth=5, zorder=1)
+        for value, key, color, text, who in (
+            (before, "macro_auroc_interval_random", "0.55", "0.4", "untrained"),
+            (after, "macro_auroc_interval", RED, "black", "this model"),
+        ):
+            axes.plot(summary[key][name]["by_patient"], [y, y], color=color, linewidth=1.5, zorder=2)
+            axes.scatter([value], [y], color=color, zorder=3, label=who if y == 0 else None)
+            # Those of the model above their dots, of the untrained one below: they may lie close together.
+            up = who == "this model"
+            axes.annotate(f"{value:.3f}", (value, y), xytext=(0, 6 if up else -6), textcoords="offset points",
+                          va="bottom" if up else "top", ha="center", fontsize=8, color=text)  # fmt: skip
     axes.set_yticks(range(len(names)), names[::-1])
-    axes.margins(x=0.25, y=0.3)
+    axes.margins(x=0.1, y=0.3)
     axes.set_xlabel(
         f"macro AUROC with 95 % intervals by patient, test fold, {summary['labels']['task']}, "
         f"{summary['records']['test']} records",

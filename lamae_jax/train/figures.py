@@ -49,17 +49,19 @@ def curve(path: Path, metrics: Path, final: dict[str, float]) -> None:
     lines = read_metrics(metrics)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    for name, style in (
-        ("train/loss", {"color": "0.7", "lw": 1}),
-        ("val/loss", {"color": "C0", "lw": 2, "marker": "."}),
+    for name, words, style in (
+        ("train/loss", "training", {"color": "0.7", "lw": 1}),
+        ("val/loss", "validation", {"color": "C0", "lw": 2, "marker": "."}),
     ):
         points = [(line["step"], line[name]) for line in lines if name in line]
-        axes.plot([step for step, _ in points], [value for _, value in points], label=name, **style)  # type: ignore[arg-type]
+        axes.plot([step for step, _ in points], [value for _, value in points], label=words, **style)  # type: ignore[arg-type]
     for name, dashes in zip(YARDSTICKS, ("--", "-.", ":"), strict=True):
         axes.axhline(
             final[f"val_mse_{name}"], color="0.3", lw=1, ls=dashes, label=f"{name.replace('_', ' ')} (no learning)"
         )
-    axes.set(xlabel="step", ylabel="squared error, model's units", ylim=(0, None))
+    # An untrained model's error may be many times that of no learning: the curve is about what comes below.
+    top = 1.15 * max(final[f"val_mse_{name}"] for name in YARDSTICKS)
+    axes.set(xlabel="step", ylabel="squared error, model's units", ylim=(0, top))
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

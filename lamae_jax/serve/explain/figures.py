@@ -15,6 +15,11 @@ from lamae_jax.signal.ecg_paper import save_figure, save_vector
 
 RED, BLUE, GREY = "#b3202c", "#0057d9", "0.6"
 LOSS = LinearSegmentedColormap.from_list("loss", ["#ffffff", "#f6d5cd", "#e08a6f", RED])
+BLUE = "#2f6f9f"
+GAIN_OR_LOSS = LinearSegmentedColormap.from_list("gain or loss", [BLUE, "#ffffff", "#f6d5cd", "#e08a6f", RED])
+WORSE_OR_BETTER = LinearSegmentedColormap.from_list(
+    "worse or better", [BLUE, "#ffffff", "#fdeab0", "#f5b800", "#a86d00"]
+)
 SHARE = LinearSegmentedColormap.from_list("share", ["#ffffff", "#fdeab0", "#f5b800", "#a86d00"])
 SMALL = 8
 
@@ -101,26 +106,33 @@ def draw_by_label(
     lost = np.array([cost.lost_each for cost in removed]).T  # [C, L]
     single = np.array([cost.aurocs for cost in alone]).T
     parts = [
-        (100 * shares, SHARE, (None, None), "share of attention (rollout) where the label is present, %", "{:.0f}"),
-        (1000 * lost, LOSS, (0, 40), "AUROC lost without the lead, thousandths", "{:.0f}"),
-        (100 * single, SHARE, (50, None), "AUROC with the lead alone, hundredths", "{:.0f}"),
+        # White is an even share's half, nothing lost, and chance: colours say on which side of it a figure is.
+        (
+            100 * shares,
+            SHARE,
+            (50 / len(leads), 200 / len(leads)),
+            "share of attention (rollout) where the label is present, %",
+        ),
+        (1000 * lost, GAIN_OR_LOSS, (-13, 40), "AUROC lost without the lead, thousandths (blue: gained)"),
+        (100 * single, WORSE_OR_BETTER, (35, 95), "AUROC with the lead alone, hundredths (blue: below chance)"),
     ]
     parts = parts if len(shares) else parts[1:]
     figure = Figure(
         figsize=(1.6 + 0.5 * len(leads), 0.4 + len(parts) * (0.75 + 0.24 * len(labels))), layout="constrained"
     )
     panels = np.atleast_1d(figure.subplots(len(parts), 1))
-    for axes, (values, colours, (low, high), title, written) in zip(panels, parts, strict=True):
+    for axes, (values, colours, (low, high), title) in zip(panels, parts, strict=True):
         image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             if np.isnan(value):
                 continue
-            dark = float(image.norm(value)) > 0.85
+            red, green, blue, _ = image.cmap(image.norm(value))
+            dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
             value = np.round(value) + 0.0  # no -0
             axes.text(
                 column,
                 row,
-                written.format(value),
+                f"{value:.0f}",
                 ha="center",
                 va="center",
                 fontsize=7,
