@@ -54,7 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
     elif variant == "ptb_xl":
         config.systems, config.betas = "lamae:3,lamae_e_b,mmvm,independent:3", "0.1"
         config.labels = "ptbxl:super,ptbxl:sub,ptbxl:form,ptbxl:rhythm,ptbxl:all"
-        config.pretrain.steps = 3_000  # ten minutes each on two CPU cores
+        config.pretrain.steps = 3_000  # seven minutes each on two idle CPU cores
     else:
         # Two million records: about five times through the 400,000 or so of the training folds that have a diagnosis, a twelfth
         # of what pretraining sees. The paper gives neither steps nor batch.

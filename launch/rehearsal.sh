@@ -3,7 +3,7 @@
 # that does not fit, a batch that does not divide, a store in the wrong place show here in a minute. Nothing gets faster.
 #
 #   launch/rehearsal.sh [--dry-run] [--workdir=DIR] [FLAGS...]
-#   launch/rehearsal.sh --config=configs/pretrain.py:small,hz100 --config.data.store=stores/ptb_xl --config.mesh.fsdp=4
+#   launch/rehearsal.sh --config=configs/pretrain.py:small,hz100 --config.data.store=stores/ptb_xl100 --config.mesh.fsdp=4
 #
 # Without FLAGS: twenty steps of nano at 100 Hz on simulated ECGs, prepared first. FLAGS come after the defaults below and win.
 # DIR (runs/rehearsal) then holds store/, run/ (the workdir of both) and process-1.log; process 0 speaks here, and at the end

@@ -7,7 +7,7 @@ F features of the readout (D, or L D for `encoder_concat`), C labels.
 
     features, those of absent leads = fill -> (features - mean) * scale -> @ kernel + bias -> sigmoid
 
-A linear probe's head standardises and fills as its training records did; a fine-tuned model's has mean 0, scale 1, fill 0.
+It standardises and fills as the training records of a linear probe say; fine-tuning changes kernel and bias alone.
 """
 
 from __future__ import annotations
