@@ -34,12 +34,15 @@ ALL = jnp.ones((B, L), bool)
 @functools.cache
 def params_of(config: ModelConfig) -> Params:
     """Parameters with every array away from its initial zeros, so that no path is dead by chance."""
-    params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(5), len(leaves))
-    return jax.tree.unflatten(
-        tree, [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
-    )
+    rng, shapes = np.random.default_rng(0), jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+
+    def drawn(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = path[-1].key
+        spread = 0.1 + (leaf.shape[-2] ** -0.5 if name == "kernel" else 0)
+        return jnp.asarray(rng.normal(0, spread, leaf.shape) + (name == "scale"), jnp.float32)
+
+    with jax.ensure_compile_time_eval():  # a test may ask for them first while it is traced
+        return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
 def masks_of(config: MaskConfig | None = None, available: jax.Array = ALL) -> Masks:
