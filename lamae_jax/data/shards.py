@@ -65,8 +65,8 @@ def make_chunk(recipe: Recipe, first: int, entries: Sequence[Entry]) -> Chunk:
                 recipe.contract,
                 allow_upsampling=recipe.allow_upsampling,
             )
-            check_amplitude(whole, recording.units[0])
             pieces = cut(whole, recipe.contract, recipe.long)
+            check_amplitude(pieces, whole.available, recording.units[0])
         except (Unreadable, SignalError) as error:
             chunk.rejected.append([index, error.reason, error.detail])
             continue

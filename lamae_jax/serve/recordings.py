@@ -17,6 +17,7 @@ from lamae_jax.data.sources import Recording, Unreadable
 from lamae_jax.data.sources.wfdb_files import read_record
 from lamae_jax.data.store import MANIFEST, Store
 from lamae_jax.errors import UserError
+from lamae_jax.machine import memory
 from lamae_jax.signal.contract import Conditioned, SignalContract, SignalError, check_amplitude, condition, cut
 from lamae_jax.signal.leads import STANDARD_LEADS, canonical_lead
 from lamae_jax.signal.quality import fill_gaps, is_quiet, spans
@@ -95,7 +96,7 @@ def from_store(store: Store, contract: SignalContract, bytes_each: int) -> Prepa
 def check_memory(recordings: int, bytes_each: int) -> None:
     """Refuse recordings that, with what is made of them, would fill the machine's memory."""
     size = recordings * bytes_each
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    most = memory() // 2
     if size > most:
         raise UserError(
             f"{recordings} recordings and what is made of them take {size / 1e9:.1f} GB, half of the memory is "
@@ -208,8 +209,8 @@ def _recording(called: str, signal: Any, fs: Any, leads: Any, unit: Any) -> Reco
 def prepare_one(recording: Recording, contract: SignalContract) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Counts [L, S], available [L] and warnings of one recording. Raises SignalError or UserError."""
     whole = condition(recording.signal, recording.fs, recording.leads, recording.units, contract, allow_upsampling=True)
-    check_amplitude(whole, recording.units[0])
     counts = cut(whole, contract, "crop")[0]
+    check_amplitude([counts], whole.available, recording.units[0])
     told = _warnings(recording, whole, contract)
     if is_quiet(counts[whole.available]):
         largest = spans(counts[whole.available]).max()

@@ -249,12 +249,11 @@ def _usable_leads(
     return microvolts, [lead.position for lead, kept in zip(picked, keep, strict=True) if kept]
 
 
-def check_amplitude(conditioned: Conditioned, unit: str) -> None:
-    """Raise SignalError, reason `unit`, for a whole recording of values in `unit` that no ECG has."""
-    counts = conditioned.counts
-    if int(counts.max()) - int(counts.min()) <= TOO_LARGE:  # as a rule; no lead spans more
+def check_amplitude(pieces: Sequence[np.ndarray], available: np.ndarray, unit: str) -> None:
+    """Raise SignalError, reason `unit`, where most `pieces` [L, S] of a recording hold values in `unit` that no ECG has."""
+    if all(int(piece.max()) - int(piece.min()) <= TOO_LARGE for piece in pieces):  # as a rule; no lead spans more
         return
-    middle = np.median(spans(counts[conditioned.available]))
+    middle = np.median([np.median(spans(piece[available])) for piece in pieces])
     if middle > TOO_LARGE:
         raise SignalError(
             "unit",
