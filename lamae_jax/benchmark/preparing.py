@@ -18,7 +18,7 @@ import wfdb
 from threadpoolctl import threadpool_limits
 
 from lamae_jax.data.shards import Recipe, make_chunks, write_shard
-from lamae_jax.data.sources import Source, open_source
+from lamae_jax.data.sources import Source, Unreadable, open_source
 from lamae_jax.errors import UserError
 from lamae_jax.progress import say
 from lamae_jax.signal.contract import SignalContract
@@ -38,32 +38,46 @@ def preparing(workdir: Path, folder: str, rounds: int) -> dict[str, Any]:
     with TemporaryDirectory(prefix="recordings-", dir=workdir) as made:
         if not folder:
             write_simulated(made, PATIENTS, seed=0)
-        source = usable(open_source("wfdb", folder or made, 250))
-        rates = preparing_rates(source, Path(folder or made), Path(made), rounds)
+        where = folder or made
+        listed = open_source("wfdb", where, 250)
+        contract = contract_for(listed, where)
+        source = usable(listed, contract, where)
+        rates = preparing_rates(source, contract, Path(where), Path(made), rounds)
     for way, records_per_s in rates.items():
         times = records_per_s / rates["wfdb_rdrecord"]
         say(f"{way:21} {records_per_s:8.0f} records/s of one core ({times:.1f} x wfdb.rdrecord)")
     return {"files": folder or SIMULATED, "records": len(source.entries), "records_per_s": rates}
 
 
-def recipe(source: Source, band: str) -> Recipe:
-    """What `prepare` would make of a source: 250 Hz (or the first recording's rate, where that is lower), 10 s."""
-    fs = round(min(250, source.read(source.entries[0]).fs))
-    return Recipe(source, SignalContract(fs=fs, band=band), long="crop", allow_upsampling=False)
+def contract_for(source: Source, folder: str) -> SignalContract:
+    """10 s at 250 Hz, or at the rate of the first recording that can be read, where that is lower. Raises UserError for none."""
+    for entry in source.entries[:RECORDS]:
+        try:
+            return SignalContract(fs=round(min(250, source.read(entry).fs)))
+        except Unreadable:
+            continue
+    raise UserError(f"source={folder}: none of the first {RECORDS} recordings can be read; see prepare")
 
 
-def usable(source: Source) -> Source:
+def recipe(source: Source, contract: SignalContract) -> Recipe:
+    """What `prepare` would make of a source."""
+    return Recipe(source, contract, long="crop", allow_upsampling=False)
+
+
+def usable(source: Source, contract: SignalContract, folder: str) -> Source:
     """The first 300 recordings of a source without those that `prepare` would reject. Raises UserError when none is left."""
     entries = source.entries[:RECORDS]
     source = dataclasses.replace(source, entries=entries)
-    with closing(make_chunks(recipe(source, "none"), [0], 1)) as chunks:
+    with closing(make_chunks(recipe(source, contract), [0], 1)) as chunks:
         stored = [row[0] for chunk in chunks for row in chunk.stored]
     if not stored:
-        raise UserError(f"source={source.name}: none of the first {len(entries)} recordings can be used; see prepare")
+        raise UserError(f"source={folder}: none of the first {len(entries)} recordings can be used; see prepare")
     return dataclasses.replace(source, entries=[entries[index] for index in stored])
 
 
-def preparing_rates(source: Source, folder: Path, scratch: Path, rounds: int) -> dict[str, float]:
+def preparing_rates(
+    source: Source, contract: SignalContract, folder: Path, scratch: Path, rounds: int
+) -> dict[str, float]:
     """Records a second of one core, medians of alternating rounds over a source's records in `folder`.
 
     `wfdb_rdrecord` reads alone; `prepare` makes a shard of them in `scratch`; `prepare_without_band` leaves the high-pass out.
@@ -78,7 +92,7 @@ def preparing_rates(source: Source, folder: Path, scratch: Path, rounds: int) ->
         for entry in source.entries:
             wfdb.rdrecord(str(folder / entry.path))
 
-    with_band, without = (recipe(source, band) for band in ("highpass_0.5", "none"))
+    with_band, without = (recipe(source, dataclasses.replace(contract, band=band)) for band in ("highpass_0.5", "none"))
     ways: dict[str, Callable[[], None]] = {
         "wfdb_rdrecord": rdrecord,
         "prepare": lambda: prepare(with_band),

@@ -14,7 +14,7 @@ from data import tiny
 from lamae_jax.benchmark import loading, preparing, suite
 from lamae_jax.command import read_command
 from lamae_jax.config import pretrain_config
-from lamae_jax.errors import Stopped
+from lamae_jax.errors import Stopped, UserError
 from lamae_jax.main import main
 from lamae_jax.model import presets
 
@@ -60,9 +60,13 @@ def test_it_measures_step_features_loader_and_prepare_and_writes_them_down(small
 def test_prepare_is_measured_on_ones_own_recordings_those_left_out_that_it_rejects(tmp_path: Path) -> None:
     for number in range(3):
         tiny.write_record(tmp_path / f"files/{number}", tiny.signal_of(number))
-    (tmp_path / "files/1.dat").write_bytes(b"")
+    (tmp_path / "files/0.dat").write_bytes(b"")
     result = preparing.preparing(tmp_path / "work", str(tmp_path / "files"), 1)
     assert result["files"] == str(tmp_path / "files") and result["records"] == 2
+    for number in range(3):
+        (tmp_path / f"files/{number}.dat").write_bytes(b"")
+    with pytest.raises(UserError, match=f"source={tmp_path}/files: none of the first"):
+        preparing.preparing(tmp_path / "work", str(tmp_path / "files"), 1)
 
 
 class MadeCase:
