@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamae_jax.artifact.origin import described, learned
+from lamae_jax.artifact.origin import described, provenance_of
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError, check_at_least_one
@@ -19,7 +19,7 @@ from lamae_jax.evaluate.figures import draw_calibration, draw_probe, draw_roc
 from lamae_jax.evaluate.outcomes import MODES, Settings, chosen_readouts, outcomes, refusal
 from lamae_jax.evaluate.report import write_report
 from lamae_jax.evaluate.results import Judged, ResultSet, judge, write_predictions, write_results
-from lamae_jax.evaluate.summary import summarise
+from lamae_jax.evaluate.summary import split_of, summarise
 from lamae_jax.evaluate.task import Task, check_not_pretrained, open_model, open_task, untrained
 from lamae_jax.evaluate.tuning import TuneConfig
 from lamae_jax.files import write_json
@@ -131,10 +131,10 @@ def save_with_head(folder: Path, best: Judged, config: EvaluationConfig, task: T
     assert model is not None and model.head is not None
     low, high = best.macro_intervals()["by_patient"]
     about = {"task": config.labels, "mode": config.mode, "macro AUROC": [best.macro, low, high],
-             "store": described(task.store), "records": task.counts}  # fmt: skip
+             "store": described(task.store), "records": task.counts, "split": split_of(task)}  # fmt: skip
     provenance = model.provenance
     if config.mode == "finetune":  # the parameters have learned from this store, too
-        provenance = provenance | learned([described(task.store)], model)
+        provenance = provenance | provenance_of([described(task.store)], task.counts, model)
     head = dataclasses.replace(model.head, about=about)
     save(dataclasses.replace(model, head=head, provenance=provenance), folder)
 

@@ -71,14 +71,19 @@ def described_bootstrap(task: Task, judged: Judged, resamples: int, seed: int) -
     }
 
 
-def where(task: Task) -> dict[str, Any]:
-    """On which records of which store by which rule."""
+def split_of(task: Task) -> dict[str, Any]:
+    """Which records train, validate and test, as JSON can hold it."""
     split = task.store.split
     return {
+        "column": split.column, "train": list(split.train), "validation": list(split.validation),
+        "test": list(split.test), "rule": split.rule,
+    }  # fmt: skip
+
+
+def where(task: Task) -> dict[str, Any]:
+    """On which records of which store by which rule."""
+    return {
         "records": task.counts,
-        "split": {
-            "column": split.column, "train": list(split.train), "validation": list(split.validation),
-            "test": list(split.test), "rule": split.rule,
-        },
+        "split": split_of(task),
         "store": {"folder": str(task.store.folder), "hash": task.store.hash, "source": task.store.name},
     }  # fmt: skip

@@ -16,11 +16,13 @@ import numpy as np
 
 from lamae_jax.artifact.folder import Model
 from lamae_jax.artifact.head import Head, logits
+from lamae_jax.artifact.origin import as_store
 from lamae_jax.evaluate.bootstrap import Interval, macro, percentile_interval, resampled_aurocs
 from lamae_jax.evaluate.cache import cached_features
 from lamae_jax.evaluate.features import fill_unavailable, standardise
 from lamae_jax.evaluate.linear import linear
 from lamae_jax.evaluate.statistics import macro_auroc
+from lamae_jax.evaluate.summary import split_of
 from lamae_jax.evaluate.task import PARTS, Examples, Task
 from lamae_jax.progress import say
 from lamae_jax.serve.explain.altered import Alteration, Altered
@@ -58,10 +60,18 @@ class Cost:
 
 
 def own_head(model: Model, task: Task, readout: str) -> Head | None:
-    """The model's head where it knows all labels of the task and reads the `readout` asked for (empty: whichever it reads)."""
+    """The model's head where it knows all labels of the task and reads the `readout` asked for (empty: whichever it reads); not
+    one that was fitted on this store by another split, which may know its test records."""
     head = model.head
-    fits = head is not None and set(task.names) <= set(head.labels) and readout in ("", head.readout)
-    return head if fits else None
+    if head is None or not set(task.names) <= set(head.labels) or readout not in ("", head.readout):
+        return None
+    return None if fitted_here(head, task) and head.about.get("split") != split_of(task) else head
+
+
+def fitted_here(head: Head, task: Task) -> bool:
+    """Whether the head was fitted on the task's store, as far as it says on which."""
+    store = as_store(head.about.get("store"))
+    return store is not None and store["sha256"] == task.store.hash
 
 
 def read_altered(

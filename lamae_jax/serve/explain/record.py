@@ -23,7 +23,7 @@ from lamae_jax.serve.explain.altered import ARMS_SWAPPED, Alteration, removals
 from lamae_jax.serve.explain.attention import Looks, look
 from lamae_jax.serve.explain.figures import draw_chances, save_both
 from lamae_jax.serve.explain.hidden import draw_hidden, draws_heights, likeness
-from lamae_jax.serve.explain.probe import own_head, read_altered
+from lamae_jax.serve.explain.probe import fitted_here, own_head, read_altered
 from lamae_jax.serve.explain.report import record_page
 from lamae_jax.signal.ecg_paper import draw_ecg, draw_reconstruction
 from lamae_jax.signal.leads import STANDARD_LEADS
@@ -152,7 +152,8 @@ def chances(config: ExplainConfig, model: Model, store: Store, readout: str, row
         "read_by": "head" if head else "probe",
         "readout": head.readout if head else readout,
         "head_left_aside": model.head is not None and head is None,
-        "part": str(part[0]) if len(part) else "none",
+        # Of what the head or probe was fitted on; None where the head is of another store.
+        "part": (str(part[0]) if len(part) else "none") if head is None or fitted_here(head, task) else None,
         "present": [name for name, value in zip(task.names, known, strict=True) if value == 1],
         "values": {
             name: dict(zip(task.names, of.tolist(), strict=True)) for name, of in zip(names, values, strict=True)

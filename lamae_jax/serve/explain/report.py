@@ -15,7 +15,10 @@ READ_BY = {
     "probe": "A linear probe was fitted once on the training records as they are; test records were then altered in the signal, "
     "encoded again and read by it.",
 }
-LEFT_ASIDE = " The model's own head was left aside: it has other labels or reads another readout."
+LEFT_ASIDE = (
+    " The model's own head was left aside: it has other labels or reads another readout, or was fitted on this store by another "
+    "split and may know these records."
+)
 INTERVALS = (
     "Nothing was refitted. Intervals: 95 %, resamples of whole patients, differences on the same ones; they hold the luck of the "
     "test records, not that of pretraining."
@@ -98,15 +101,13 @@ def record_page(workdir: Path, summary: dict[str, Any]) -> None:
     if summary["chances"]:
         found = summary["chances"]
         present = ", ".join(found["present"]) or "none of the labels"
-        by, known = f"a linear probe of {found['readout']}", PARTS_IN_WORDS[found["part"]]
-        if found["read_by"] == "head":
-            by, known = (
-                f"the model's own head on {found['readout']}",
-                "What the head was fitted on, the model's card says.",
-            )
+        by = "the model's own head on" if found["read_by"] == "head" else "a linear probe of"
+        known = (
+            PARTS_IN_WORDS[found["part"]] if found["part"] else "What the head was fitted on, the model's card says."
+        )
         parts += [
             heading("What is predicted as leads are taken away"),
-            image(figures / "chances.png", f"Chances by {by}; red: rises, blue: falls"),
+            image(figures / "chances.png", f"Chances by {by} {found['readout']}; red: rises, blue: falls"),
             paragraph(f"Recorded: {present}. {known}" + (LEFT_ASIDE if found["head_left_aside"] else "")),
         ]
     if summary["hidden"]:
@@ -127,10 +128,10 @@ def record_page(workdir: Path, summary: dict[str, Any]) -> None:
 
 
 PARTS_IN_WORDS = {
-    "test": "The record is in the test fold: the probe was fitted without it.",
-    "validation": "The record is in the validation fold, by which the probe's penalty was chosen.",
-    "train": "The record is one that the probe was fitted on: its chances are too good.",
-    "none": "The record has no known label of the task: the probe was fitted without it.",
+    "test": "The record is in the test fold: what reads it was fitted without it.",
+    "validation": "The record is in the validation fold, by which what reads it was chosen.",
+    "train": "The record is one that what reads it was fitted on: its chances are too good.",
+    "none": "The record has no known label of the task: what reads it was fitted without it.",
 }
 
 

@@ -6,6 +6,7 @@ The recordings are made: a label is written into lead V1 alone, 8 Hz or 2 Hz; th
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -19,12 +20,15 @@ import lamae_jax
 from lamae_jax import config as from_config
 from lamae_jax.artifact.folder import load_model, save_model
 from lamae_jax.artifact.head import Head
+from lamae_jax.artifact.origin import described
 from lamae_jax.command import read_command
 from lamae_jax.data.labels.icd10 import Icd10Rules
 from lamae_jax.data.prepare import PrepareConfig, prepare
 from lamae_jax.data.store import Store
 from lamae_jax.errors import UserError
 from lamae_jax.evaluate.statistics import macro_auroc
+from lamae_jax.evaluate.summary import split_of
+from lamae_jax.evaluate.task import open_task
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import init_params
 from lamae_jax.model.presets import ModelConfig, preset
@@ -239,6 +243,18 @@ def test_a_head_for_something_else_is_left_aside_and_the_report_says_so(
     assert found["read_by"] == "probe" and found["readout"] == (readout or "la_cls")
     text = (tmp_path / "run" / "report.html").read_text()
     assert "by a linear probe of" in text and "own head was left aside: it has other labels or reads another" in text
+
+
+def test_a_head_fitted_here_by_another_split_is_left_aside_as_it_may_know_the_test_records(
+    source: Path, tmp_path: Path
+) -> None:
+    store = described(Store.open(source / "store"))
+    split = split_of(open_task(f"csv:{source / 'labels.csv'}", Store.open(source / "store"), Icd10Rules()))
+    for name, of, read_by in (("same", split, "head"), ("other", split | {"column": "own_fold"}, "probe")):
+        head = dataclasses.replace(own("slow", "fast"), about={"store": store, "split": of})
+        asked = settings(source, model=str(save(tmp_path / name, head=head)), record="9", readout="")
+        assert explain(asked, tmp_path / f"run_{name}")["chances"]["read_by"] == read_by
+    assert "what reads it was fitted without it" in (tmp_path / "run_same" / "report.html").read_text()
 
 
 class Other(Store):
