@@ -42,12 +42,16 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+class Hangs(BaseException):
+    """No Exception: what is under test may turn those, and OSErrors first of all, into refusals."""
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError where what stands inside takes longer, also when it waits for a pipe that nobody writes to."""
+    """Raise Hangs where what stands inside takes longer, also when it waits for a pipe that nobody writes to."""
 
     def late(*_: object) -> None:
-        raise TimeoutError(f"not done after {seconds} s")
+        raise Hangs(f"not done after {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -8,7 +8,7 @@ from lamae_jax.artifact.origin import as_store, complete, stores_of
 
 CARD = "README.md"
 
-OF_DATA = ("store", "records")  # of a head's `about`: they stand under Data
+OF_DATA = ("store", "records", "split")  # of a head's `about`: they stand under Data
 
 FIGURES = {
     "val_mse": "the model",
@@ -57,8 +57,8 @@ def _signal(config: dict[str, Any]) -> str:
 def _data(config: dict[str, Any]) -> str:
     provenance = config["provenance"]
     lines = [_store(store) for store in stores_of(provenance)] or ["- Not recorded."]
-    records = provenance["records"] if "records" in provenance else {}
-    if records:
+    records = provenance.get("records")
+    if records and isinstance(records, dict):
         lines.append(
             "- Records: " + ", ".join(f"{count} {part}" for part, count in records.items()) + "; split by patient."
         )
@@ -88,17 +88,25 @@ def _data_of_head(about: dict[str, Any]) -> str:
     counts = (
         ", ".join(f"{count} {part}" for part, count in records.items()) if isinstance(records, dict) else "not counted"
     )
-    return f"- The head was fitted on {_store(store)[2:]} Its records: {counts}."
+    split = about.get("split")
+    by = f", split by `{split['column']}`" if isinstance(split, dict) and isinstance(split.get("column"), str) else ""
+    return f"- The head was fitted on {_store(store)[2:]} Its records: {counts}{by}."
 
 
 def _figures(provenance: dict[str, Any]) -> str:
-    figures = provenance["figures"] if "figures" in provenance else {}
-    lines = [f"| {text} | {figures[name]:.4f} |" for name, text in FIGURES.items() if name in figures]
+    recorded = provenance.get("figures")
+    figures = recorded if isinstance(recorded, dict) else {}
+    lines = [
+        f"| {text} | {figures[name]:.4f} |"
+        for name, text in FIGURES.items()
+        if isinstance(figures.get(name), int | float)
+    ]
     if not lines:
         return "None recorded."
     text = "Mean squared error on hidden patches of validation records, in the model's units. "
-    if "val_mse_interval" in figures:
-        low, high = figures["val_mse_interval"]
+    interval = figures.get("val_mse_interval")
+    if isinstance(interval, list | tuple) and len(interval) == 2 and all(isinstance(v, int | float) for v in interval):
+        low, high = interval
         text += f"95 % interval over patients: {low:.4f} to {high:.4f}, which holds nothing of another run's luck."
     else:
         text += "No interval is recorded."

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as read_safetensors
 
 from lamae_jax.errors import UserError
+from lamae_jax.machine import memory
 
 C = TypeVar("C")
 
@@ -59,10 +60,9 @@ def checked_bytes(path: Path, sha256: object, size: object, record: str, most: i
         raise UserError(f"{path}: has {there} bytes, {record} says {size}: the file was altered or cut short")
     if there > most + LARGEST_HEADER:
         raise UserError(f"{path}: has {there} bytes; by {record} it holds {most} bytes of numbers and a short header")
-    try:
-        data = path.read_bytes()
-    except MemoryError:
-        raise UserError(f"{path}: its {there} bytes do not fit into this machine's memory") from None
+    if there > memory() // 2:  # it is held twice: as bytes, and as arrays
+        raise UserError(f"{path}: its {there} bytes do not fit into this machine's memory")
+    data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UserError(
             f"{path}: its sha256 is not the one in {record}: the file was altered or cut short; copy it again"

@@ -20,7 +20,7 @@ from lamae_jax.data.store import open_stores
 from lamae_jax.errors import UserError
 from lamae_jax.train.checkpoint import Checkpoints
 from lamae_jax.train.optimizer import begin_at
-from lamae_jax.train.pretrain import ORIGIN, PretrainConfig, check_origin
+from lamae_jax.train.pretrain import ORIGIN, PretrainConfig, check_origin, open_origin
 from lamae_jax.train.step import init_state
 
 
@@ -39,10 +39,10 @@ def model_from_checkpoint(config: PretrainConfig, workdir: Path | str, step: int
         abstract = jax.eval_shape(lambda: init_state(config.step))
         state, facts = checkpoints.restore(step, abstract, _here(abstract))
     params = jax.device_get(state.params if state.ema is None else state.ema)
-    # Checkpoints from before they had it know their stores by hash alone.
-    learned_from = facts.get("provenance") or provenance_of(
-        [entry("(name not recorded)", "", each) for each in facts["stores"]], {}
-    )
+    learned_from = facts.get("provenance")
+    if learned_from is None:  # checkpoints from before they had it know their stores by hash alone
+        stores = [entry("(name not recorded)", "", each) for each in facts["stores"]]
+        learned_from = provenance_of(stores, {}, open_origin(config, Path(workdir)))
     provenance: dict[str, Any] = {"version": __version__, "config": config.config, "step": step, **learned_from}
     return Model(params, config.step.model, config.step.inputs, config.contract, provenance, "", None)
 

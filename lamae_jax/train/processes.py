@@ -86,7 +86,7 @@ def on_a_cluster() -> bool:
 
 
 def gather(text: str) -> list[str]:
-    """Every process's text, in the order of the processes; one that does not come within 15 minutes ends the others."""
+    """Every process's text, in the order of the processes; one that does not come within 16 minutes ends the others."""
     if jax.process_count() == 1:
         return [text]
     raw = np.frombuffer(text.encode(), np.uint8)

@@ -163,8 +163,10 @@ class Watch:
 
 
 @contextmanager
-def patience(seconds: float = HUNG) -> Iterator[None]:
-    """For a collective: where it takes longer than this, end the process with one line, for it would wait forever."""
+def patience(seconds: float = HUNG + 60) -> Iterator[None]:
+    """For a collective: where it takes longer than this, end the process with one line, for it would wait forever. Where a Watch
+    is running, that is sooner, and names who hangs.
+    """
     line = f"the processes of this job have waited {seconds:.0f} s for each other; one of them hangs"
     timer = threading.Timer(seconds, end, [line])
     timer.daemon = True

@@ -51,6 +51,12 @@ def test_where_not_all_is_recorded_the_card_says_so(before: dict[str, Any], tmp_
         assert "what that learned from is not all recorded here" in card(tmp_path / step)
 
 
+@pytest.mark.parametrize("field, value", [("records", 5), ("figures", [1]), ("figures", {"val_mse": "low"})])
+def test_a_card_is_written_whatever_the_provenance_holds(field: str, value: object, tmp_path: Path) -> None:
+    model(tmp_path / "model", {"stores": [PTB_XL], field: value})
+    assert "CC BY 4.0" in card(tmp_path / "model")
+
+
 def test_stores_of_older_folders_get_the_licence_of_their_kind() -> None:
     older = {name: PTB_XL[name] for name in ("name", "kind", "sha256")}
     assert stores_of({"stores": [older, {"name": "own", "sha256": "0"}]})[0] == PTB_XL
