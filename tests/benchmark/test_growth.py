@@ -81,6 +81,7 @@ def test_a_store_as_large_as_mimic_s_is_read_in_little_memory(tmp_path: Path) ->
     assert costs["memory_read_mb"] < 500  # it was 331; the signals are 48 GB
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_it_found_and_leaves_no_store_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

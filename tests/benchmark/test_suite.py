@@ -35,6 +35,7 @@ def small_nano(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "PATIENTS", 3)
 
 
+@pytest.mark.slow
 def test_it_measures_step_features_loader_and_prepare_and_writes_them_down(small_nano: None, tmp_path: Path) -> None:
     flags = [*FEW, *TWO, "--config.remat=nano", "--config.profile=True"]
     assert main(["--config=configs/benchmark.py", f"--workdir={tmp_path}", *flags]) == 0

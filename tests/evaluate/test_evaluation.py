@@ -185,7 +185,7 @@ def test_intervals_and_the_difference_come_with_the_figures(store: Path, tmp_pat
     assert summary["bootstrap"]["resamples"] == 50 and summary["bootstrap"]["patients"] == 10
 
 
-@pytest.mark.parametrize("mode", ["linear", "attention", "knn", "finetune"])
+@pytest.mark.parametrize("mode", ["linear", "attention", "knn", pytest.param("finetune", marks=pytest.mark.slow)])
 def test_other_labels_in_the_test_fold_change_no_choice_and_no_prediction(
     mode: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

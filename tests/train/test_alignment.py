@@ -63,6 +63,7 @@ def test_independent_leads_have_the_parameters_of_latent_attention_but_for_its_t
     assert both[0] - both[1] == 3 * PRESETS[name].width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_alignment_loss_aligns(form: str) -> None:
     """Against the same model whose alignment is measured and weighs nothing."""
@@ -71,6 +72,7 @@ def test_the_alignment_loss_aligns(form: str) -> None:
     assert none[-1]["train/loss"] < none[0]["train/loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_microbatches_and_devices_change_nothing(form: str) -> None:
     whole = train(step_config(form, 1.0, accumulate=1), 4)
@@ -98,7 +100,12 @@ def test_only_tokens_that_both_leads_show_are_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"system": "independent"}, {"system": "mmvm"}, {"system": "mmvm", "align__form": "mixture"}]
+    "changes",
+    [
+        {"system": "independent"},
+        {"system": "mmvm"},
+        pytest.param({"system": "mmvm", "align__form": "mixture"}, marks=pytest.mark.slow),
+    ],
 )
 def test_each_system_pretrains_from_the_same_command(
     changes: dict[str, str], small_store: Path, tmp_path: Path

@@ -49,7 +49,7 @@ def test_a_run_that_saves_meanwhile_is_only_read(done: Path, tmp_path: Path) -> 
     assert sorted(workdir.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name, first", [("adamw", 1), ("muon", 1 + 0.9 / 1.9)])
+@pytest.mark.parametrize("name, first", [("adamw", 1), pytest.param("muon", 1 + 0.9 / 1.9, marks=pytest.mark.slow)])
 def test_a_run_goes_on_at_the_rate_of_its_step(
     name: str, first: float, done: Path, small_store: Path, tmp_path: Path
 ) -> None:

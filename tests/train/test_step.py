@@ -209,7 +209,7 @@ def test_longer_records_are_cropped_and_seeds_differ() -> None:
     assert np.isfinite(losses).all() and losses != other
 
 
-@pytest.mark.parametrize("name, rate", [("adamw", 5e-3), ("muon", 2e-2)])
+@pytest.mark.parametrize("name, rate", [("adamw", 5e-3), pytest.param("muon", 2e-2, marks=pytest.mark.slow)])
 def test_learns(name: str, rate: float) -> None:
     """On a batch that repeats, the loss falls well below the 1 that predicting the mean gives."""
     optimizer = OptimizerConfig(steps=150, learning_rate=rate, name=name, warmup=0.1)

@@ -111,6 +111,7 @@ def test_what_cannot_be_studied_is_one_line(file: str, field: str, message: str)
         wanted[file.split(".")[0]](asked(file, *rest, *filter(None, [field])))
 
 
+@pytest.mark.slow
 def test_a_study_names_every_system_keeps_its_cells_and_does_them_once(
     mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
