@@ -96,7 +96,7 @@ class Watch:
 
     def lost(self, error: Exception) -> Lost:
         """After a collective has failed: wait until it is known whose fault it is; returns what to say when it stays unknown."""
-        time.sleep(self.dead + 3 * self.beat)
+        time.sleep(self.dead + 6 * self.beat)  # a disk that is slow to write to makes beats longer
         return Lost(f"the processes of this job have lost each other: {str(error).splitlines()[0]}")
 
     def _path(self, index: int) -> Path:

@@ -23,7 +23,9 @@ MAIN = [sys.executable, "-m", "lamae_jax.main"]
 
 
 def environment(devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = (
+        f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"  # as tests/conftest.py
+    )
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHON": sys.executable}
 
 
