@@ -134,7 +134,8 @@ def save_with_head(folder: Path, best: Judged, config: EvaluationConfig, task: T
              "store": described(task.store), "records": task.counts, "split": split_of(task)}  # fmt: skip
     provenance = model.provenance
     if config.mode == "finetune":  # the parameters have learned from this store, too
-        provenance = provenance | provenance_of([described(task.store)], task.counts, model)
+        records = {"training": task.counts["train"], "validation": task.counts["validation"]}
+        provenance = provenance | provenance_of([described(task.store)], records, model)
     head = dataclasses.replace(model.head, about=about)
     save(dataclasses.replace(model, head=head, provenance=provenance), folder)
 

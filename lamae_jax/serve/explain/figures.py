@@ -15,7 +15,6 @@ from lamae_jax.signal.ecg_paper import save_figure, save_vector
 
 RED, BLUE, GREY = "#b3202c", "#0057d9", "0.6"
 LOSS = LinearSegmentedColormap.from_list("loss", ["#ffffff", "#f6d5cd", "#e08a6f", RED])
-BLUE = "#2f6f9f"
 GAIN_OR_LOSS = LinearSegmentedColormap.from_list("gain or loss", [BLUE, "#ffffff", "#f6d5cd", "#e08a6f", RED])
 WORSE_OR_BETTER = LinearSegmentedColormap.from_list(
     "worse or better", [BLUE, "#ffffff", "#fdeab0", "#f5b800", "#a86d00"]
