@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lamae_jax.evaluate.features import features_program
+from lamae_jax.machine import processor
 from lamae_jax.model.flops import training_flops
 from lamae_jax.model.inputs import InputConfig
 from lamae_jax.model.lamae import Params
@@ -31,7 +32,7 @@ def machine(records: int) -> dict[str, str]:
     """What a result for batches of `records` says of where it was measured."""
     return {
         "device": f"{measured(records).size} x {jax.devices()[0].device_kind}",
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "jax": jax.__version__,
         "python": platform.python_version(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -97,6 +98,23 @@ def test_a_run_goes_on_from_a_model_and_lists_what_that_had_seen(
         assert made.pretraining_records is None
     else:
         np.testing.assert_array_equal(made.pretraining_records, np.union1d(original.pretraining_records, keys))
+
+
+def test_a_checkpoint_from_before_provenance_knows_stores_by_hash_and_its_origin(
+    done: Path, small_store: Path, tmp_path: Path
+) -> None:
+    config, original = run_config(done), lamae_jax.load(done / "model")
+    elsewhere = {"stores": [entry("ward 3", "mimic_iv_ecg", "cd" * 32)]}
+    checkpoint_from_model(config, dataclasses.replace(original, provenance=elsewhere), tmp_path, step=2)
+    assert run(small_store, tmp_path) == 0
+    for kept in (tmp_path / "checkpoints").glob("*/facts/metadata"):
+        facts = json.loads(kept.read_text())
+        del facts["provenance"]
+        kept.write_text(json.dumps(facts))
+    back = model_from_checkpoint(config, tmp_path).provenance
+    assert [store["name"] for store in back["stores"]] == ["(name not recorded)", "ward 3"]
+    assert back["stores"][0]["sha256"] == original.provenance["stores"][0]["sha256"]
+    assert back["init"] == original.sha256
 
 
 def test_another_folder_is_one_line(done: Path, tmp_path: Path) -> None:
