@@ -3,27 +3,39 @@
     python -m lamae_jax.main --config=configs/benchmark.py              # two CPU cores: about eight minutes
     python -m lamae_jax.main --config=configs/benchmark.py:accelerator  # one GPU or TPU chip, bfloat16
     python -m lamae_jax.main --config=configs/benchmark.py:growth       # cost against sizes, up to 800,000 records
+    python -m lamae_jax.main --config=configs/benchmark.py:evaluation   # the linear probe beside scikit-learn, intervals
 
-Writes benchmark.json (growth: growth.json) and prints tables. Medians of measurements that alternate with the peak's;
-shares of the peak compare between machines, ECG/s don't. The file is written after each row, and a preset that fails, out of
-memory for one, is a line of its own: the others are measured.
+Writes benchmark.json (growth: growth.json, evaluation: evaluation.json) and prints tables. Medians of measurements that
+alternate with the peak's; shares of the peak compare between machines, ECG/s don't. The file is written after each row, and a
+preset that fails, out of memory for one, is a line of its own: the others are measured.
 """
 
 from ml_collections import ConfigDict
 
 from lamae_jax.errors import UserError
 
-VARIANTS = ("", "accelerator", "growth")
+VARIANTS = ("", "accelerator", "growth", "evaluation")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """`accelerator`: sizes that fill one; `growth`: how cost grows with batch, leads, length, patch and records."""
+    """`accelerator`: sizes that fill one; `growth`: how cost grows with batch, leads, length, patch and records;
+    `evaluation`: what probes and intervals cost."""
     if variant not in VARIANTS:
-        raise UserError(f"--config=configs/benchmark.py:{variant}: no such variant; there are accelerator and growth")
+        raise UserError(
+            f"--config=configs/benchmark.py:{variant}: no such variant; there are accelerator, growth and evaluation"
+        )
     accelerator = variant == "accelerator"
     c = ConfigDict()
     c.task = "benchmark"
     c.variant = variant
+    if variant == "evaluation":
+        c.records, c.features, c.labels = (
+            10_000,
+            96,
+            71,
+        )  # to fit: a PTB-XL's training folds, features of nano, all statements
+        c.test_records, c.test_labels, c.resamples = 20_000, 228, 1000  # of MIMIC-IV-ECG's size
+        return c
     c.rounds = 5  # measurements; the median is reported
     c.seconds = 3.0  # each at least
     if variant == "growth":

@@ -54,7 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.tuning.steps, config.tuning.batch_size, config.tuning.eval_every = 200, 16, 100
         config.tuning.learning_rate = 3e-3
     elif variant == "ptb_xl":
-        config.systems, config.betas = "lamae:3,lamae_e_b,mmvm,independent:3", "0.1"
+        config.systems = "lamae:3,lamae_e_b,mmvm,independent:3"
         config.labels = "ptbxl:super,ptbxl:sub,ptbxl:form,ptbxl:rhythm,ptbxl:all"
         config.pretrain.steps = 3_000  # seven minutes each on two idle CPU cores
     else:

@@ -103,14 +103,22 @@ def study_config(c: dict[str, Any]) -> StudyConfig:
     """What evaluate/study/systems.py takes: every system with its seeds, MMVM with every beta."""
     from lamae_jax.evaluate.study.systems import Pretraining, StudyConfig
 
-    pretrainings = []
-    for word in words(c, "systems"):
-        system, _, seeds = word.partition(":")
+    recipe, pretrainings = c["pretrain"], []
+    asked = [word.partition(":") for word in words(c, "systems")]
+    once(c, "systems", [system for system, _, _ in asked])
+    for system, colon, seeds in asked:
+        word = system + colon + seeds
         if system not in STUDIED:
             raise UserError(f"systems={c['systems']}: {system or '(empty)'} must be one of {', '.join(STUDIED)}")
         if not (seeds.isdecimal() and int(seeds)) and word != system:
             raise UserError(f"systems={c['systems']}: {word} must be {system} or {system}:SEEDS, such as {system}:3")
-        for seed in range(c["pretrain"]["seed"], c["pretrain"]["seed"] + int(seeds or 1)):
+        if system == "lamae" and not (recipe["mask"]["alpha_LA"] and recipe["model"]["latent_depth"]):
+            raise UserError(
+                f"pretrain.mask.alpha_LA={recipe['mask']['alpha_LA']:g}, pretrain.model.latent_depth="
+                f"{recipe['model']['latent_depth']}: systems=lamae needs both above 0; lamae_e_b is the one without the first, "
+                "independent the one without the second"
+            )
+        for seed in range(recipe["seed"], recipe["seed"] + int(seeds or 1)):
             for beta in numbers(c, "betas", float) if system == "mmvm" else [0.0]:
                 changes: dict[str, Any] = {"system": STUDIED[system], "seed": seed}
                 changes |= {"mask.alpha_LA": 0.0} if system == "lamae_e_b" else {}
@@ -169,16 +177,28 @@ def pretraining_of(c: dict[str, Any], changes: dict[str, Any]) -> PretrainConfig
 
 
 def words(c: dict[str, Any], field: str) -> list[str]:
-    """The parts of a comma-separated field."""
-    return [part.strip() for part in c[field].split(",")]
+    """The parts of a comma-separated field. Raises UserError where one stands twice."""
+    parts = [part.strip() for part in c[field].split(",")]
+    once(c, field, parts)
+    return parts
+
+
+def once(c: dict[str, Any], field: str, parts: list[Any]) -> None:
+    """Raise UserError where a part of a comma-separated field stands twice: it would count twice."""
+    twice = next((part for part in parts if parts.count(part) > 1), None)
+    if twice is not None:
+        raise UserError(f"{field}={c[field]}: {twice} stands there twice")
 
 
 def numbers(c: dict[str, Any], field: str, kind: type[N]) -> list[N]:
     """The numbers of a comma-separated field. Raises UserError."""
+    parts = words(c, field)
     try:
-        return [kind(part) for part in words(c, field)]
+        found = [kind(part) for part in parts]
     except ValueError:
         raise UserError(f"{field}={c[field]}: must be numbers, comma-separated") from None
+    once(c, field, found)
+    return found
 
 
 def at_least_one(c: dict[str, Any], field: str) -> int:

@@ -132,6 +132,12 @@ def run(arguments: list[str]) -> None:
         growing = GrowthConfig(**command.config)
         with claimed(command) as workdir:
             growth(growing, workdir)
+    elif command.task == "benchmark" and command.variant == "evaluation":
+        from lamae_jax.benchmark.evaluating import EvaluationCosts, evaluation_costs
+
+        costs = EvaluationCosts(**command.config)
+        with claimed(command) as workdir:
+            evaluation_costs(costs, workdir)
     elif command.task == "benchmark":
         from lamae_jax.benchmark.suite import BenchmarkConfig, benchmark
 

@@ -32,8 +32,11 @@ fi
 [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || wrong "GPUS_PER_NODE=${2:-}: must be a number of GPUs"
 nodes=$1 gpus=$2 cores=${CORES:-8} workdir=
 shift 2
+before=
 for flag in "$@"; do
+    if [[ $before == --workdir && $flag != --* ]]; then flag=--workdir=$flag; fi # written as two words
     case $flag in --workdir=*) workdir=${flag#*=} ;; esac
+    before=$flag
 done
 [ -n "$workdir" ] || wrong "--workdir: missing; all processes share this folder"
 

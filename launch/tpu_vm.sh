@@ -35,8 +35,11 @@ fi
 [[ "${2:--}" != -* ]] || wrong "ZONE=${2:-}: must be the zone of the TPU"
 name=$1 zone=$2 workdir=
 shift 2
+before=
 for flag in "$@"; do
+    if [[ $before == --workdir && $flag != --* ]]; then flag=--workdir=$flag; fi # written as two words
     case $flag in --workdir=*) workdir=${flag#*=} ;; esac
+    before=$flag
 done
 [[ "$workdir" == /* ]] || wrong "--workdir=$workdir: must be a full path, on a disk that all hosts have mounted there"
 

@@ -86,6 +86,7 @@ LEFT = {
     "explain record": "report.html summary.json figures/attention_rollout.png figures/attention_rollout.svg",
     "benchmark": "benchmark.json",
     "benchmark growth": "growth.json",
+    "benchmark evaluation": "evaluation.json",
 }
 # Fields whose value is a place: any other would be as good.
 WHERE = ("model", "models", "source", "store", "data.store", "pretrain.data.store", "table", "record")
@@ -275,6 +276,8 @@ def test_a_command_of_the_documents_does_what_it_says(
         words = [word.replace(place, stands_for) if word.endswith(place) or ".py:" in place else word for word in words]
     made = tmp_path / "run"
     replaced = SMALL[task]
+    if config[2] == "evaluation":
+        replaced = {"records": 500, "features": 5, "labels": 3, "test_records": 200, "test_labels": 4, "resamples": 20}
     if config[2] == "growth":
         replaced = {"records": 300, "rounds": 1, "seconds": 0.01}
         monkeypatch.setattr(growth, "STEPS", (growth.BASE | {"batch": 4, "patch": 250},))

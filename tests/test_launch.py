@@ -39,6 +39,7 @@ STAND_INS = {
     "sbatch": "#!/usr/bin/env bash\nexec bash -s\n",
     "srun": '#!/usr/bin/env bash\nwhile [ "$1" != bash ]; do shift; done\nexec "$@"\n',
     "scontrol": '#!/usr/bin/env bash\necho scontrol "$@"\n',
+    "nvidia-smi": "#!/usr/bin/env bash\nfor i in $(seq ${GPUS:-0}); do echo GPU $((i - 1)): a kind; done\n",
     "gcloud": '#!/usr/bin/env bash\nfor last in "$@"; do :; done\nexec bash -c "${last#--command=}"\n',
 }
 
@@ -54,7 +55,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHON", "training")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    for name in ("IMAGE", "STORAGE", "CODE", "CORES", "ENDS"):
+    for name in ("IMAGE", "STORAGE", "CODE", "CORES", "ENDS", "GPUS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -99,6 +100,15 @@ def test_shellcheck_has_nothing_to_say(script: Path) -> None:
         ("gke.sh", ["tpus", "--workdir=/mnt/nfs/run"], "TPU_TYPE=--workdir=/mnt/nfs/run"),
         ("gke.sh", ["tpus", "v5litepod-16", "--workdir=run"], "--workdir=run"),
         ("gke.sh", ["tpus", "v5litepod-16", "--workdir=/mnt/nfs/run"], "IMAGE: missing"),
+        ("slurm.sh", ["2", "8", "--workdir"], "--workdir: missing"),
+        ("slurm.sh", ["2", "8", "--workdir", *FLAGS], "--workdir: missing"),
+        ("tpu_vm.sh", ["pod", "us-west4-a", "--workdir", "run"], "--workdir=run"),
+        ("gke.sh", ["tpus", "v5litepod-16", "--workdir", "run"], "--workdir=run"),
+        ("local.sh", ["--config.mesh.fsdp=8"], "N=--config.mesh.fsdp=8"),
+        ("prepare_array.sh", ["0", *FLAGS], "N=0"),
+        ("prepare_array.sh", ["4"], "FLAGS: missing"),
+        ("prepare_array.sh", ["4", *FLAGS, "--workdir=run"], "--workdir: "),
+        ("prepare_array.sh", ["4", "--workdir", "run", *FLAGS], "--workdir: "),
         ("rehearsal.sh", ["base"], "base"),
         ("rehearsal.sh", ["--steps=3"], "--steps=3"),
     ],
@@ -110,6 +120,64 @@ def test_a_wrong_command_is_one_line_and_2(place: Path, script: str, arguments: 
         assert answer.stderr.startswith(f"error: {complaint}") and answer.stderr.count("\n") == 1
         assert f"launch/{script} [--dry-run]" in answer.stderr
     assert {path.name for path in place.iterdir()} == {"tools"}
+
+
+def settings(shown: str) -> list[str]:
+    """What local.sh sets for the training."""
+    words = shlex.split(shown)
+    return words[words.index("env") + 1 : words.index("training")]
+
+
+def test_local_takes_the_first_gpus_of_this_machine_or_else_virtual_devices(place: Path) -> None:
+    shown = launch("local.sh", "--dry-run", "2", *FLAGS, GPUS="4").stdout
+    assert settings(shown) == ["CUDA_VISIBLE_DEVICES=0,1"]
+    assert shlex.split(shown)[-2:] == FLAGS
+    shown = launch("local.sh", "--dry-run", "2", *FLAGS, XLA_FLAGS="").stdout
+    assert settings(shown) == ["JAX_PLATFORMS=cpu", "XLA_FLAGS=--xla_force_host_platform_device_count=2"]
+    answer = launch("local.sh", "--dry-run", "5", *FLAGS, GPUS="4")
+    assert (answer.returncode, answer.stdout) == (2, "") and answer.stderr.startswith("error: N=5: ")
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("gpus", ["0", "8"])  # 0: a container may lack nvidia-smi
+@pytest.mark.parametrize("given, taken", [("2,3", "2,3"), ("5,2,3", "5,2"), ("GPU-8f,MIG-1a", "GPU-8f,MIG-1a")])
+def test_local_takes_the_first_of_the_gpus_that_it_is_given(place: Path, given: str, taken: str, gpus: str) -> None:
+    shown = launch("local.sh", "--dry-run", "2", *FLAGS, CUDA_VISIBLE_DEVICES=given, GPUS=gpus).stdout
+    assert settings(shown) == [f"CUDA_VISIBLE_DEVICES={taken}"]
+
+
+def test_local_says_so_in_one_line_when_it_is_given_too_few_gpus(place: Path) -> None:
+    answer = launch("local.sh", "3", *FLAGS, CUDA_VISIBLE_DEVICES="2,3", GPUS="8")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "error: N=3: CUDA_VISIBLE_DEVICES=2,3 gives fewer GPUs\n"
+
+
+@pytest.mark.parametrize("none", ["", "-1"])
+def test_local_takes_virtual_devices_when_it_is_given_no_gpu(place: Path, none: str) -> None:
+    shown = launch("local.sh", "--dry-run", "2", *FLAGS, CUDA_VISIBLE_DEVICES=none, GPUS="8").stdout
+    assert settings(shown)[0] == "JAX_PLATFORMS=cpu"
+
+
+def test_an_array_that_fails_takes_its_merge_out_of_the_queue(place: Path) -> None:
+    shown = launch("prepare_array.sh", "--dry-run", "4", *FLAGS).stdout.splitlines()
+    array, merge = map(shlex.split, shown)
+    assert "--array=0-3" in array and "--kill-on-invalid-dep=yes" not in array
+    assert {"--dependency=afterok:ARRAY", "--kill-on-invalid-dep=yes"} <= set(merge)
+
+
+@pytest.mark.parametrize(
+    "script, where, shown",
+    [
+        ("slurm.sh", ["1", "8"], "[ -e /mnt/nfs/the\\ run/summary.json ]"),
+        ("tpu_vm.sh", ["pod", "us-west4-a"], "lamae_jax.main"),
+        ("gke.sh", ["tpus", "v5litepod-16"], "--workload=lamae-the-run"),
+    ],
+)
+def test_a_workdir_is_one_word_or_two(place: Path, script: str, where: list[str], shown: str) -> None:
+    one = launch(script, "--dry-run", *where, "--workdir=/mnt/nfs/the run", *FLAGS, IMAGE="image:1")
+    two = launch(script, "--dry-run", *where, "--workdir", "/mnt/nfs/the run", *FLAGS, IMAGE="image:1")
+    assert one.returncode == two.returncode == 0, two.stderr
+    assert shown in one.stdout and shown in two.stdout
 
 
 def test_slurm_shows_the_job_that_it_would_submit(place: Path) -> None:
@@ -177,6 +245,24 @@ def test_gke_goes_on_after_a_stop_or_a_death_but_not_after_a_mistake(place: Path
     assert {"--workload=lamae-base-1", "--restart-on-exit-codes=4,75"} <= set(words)
     assert words[-1] == f"--command=exec training -m lamae_jax.main --workdir=/mnt/nfs/Base_1 {' '.join(FLAGS)}"
     assert "--storage" not in launch("gke.sh", *arguments, IMAGE="image:1").stdout
+
+
+@pytest.mark.parametrize(
+    "folder, name",
+    [
+        ("Base_1", "lamae-base-1"),
+        ("base (new).2/", "lamae-base-new-2"),
+        ("base_", "lamae-base"),
+        ("größe", "lamae-gr-e"),
+        ("..", "lamae"),
+        ("a" * 50, "lamae-" + "a" * 34),
+        ("a" * 33 + "_b", "lamae-" + "a" * 33),
+    ],
+)
+def test_gke_names_a_workload_as_kubernetes_allows(place: Path, folder: str, name: str) -> None:
+    workdir = f"--workdir=/mnt/nfs/{folder}"
+    words = shlex.split(launch("gke.sh", "--dry-run", "tpus", "v5litepod-16", workdir, IMAGE="image:1").stdout)
+    assert [word for word in words if word.startswith("--workload=")] == [f"--workload={name}"]
 
 
 def test_a_rehearsal_is_two_processes_alike_but_for_their_number(place: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,21 +29,26 @@ BATCH = 128
 
 
 def loading(
-    workdir: Path, name: str, model: ModelConfig, batch_size: int, rounds: int, seconds: float
+    workdir: Path, models: Sequence[tuple[str, ModelConfig, int]], rounds: int, seconds: float
 ) -> dict[str, Any]:
-    """Measure the loader, and the train step of `model` (preset `name`) fed by it, on a made store; print, return the figures."""
+    """Measure the loader, and fed by it the train step of each of `models` (preset, model, batch), on a made store; print, return
+    the figures."""
     workdir.mkdir(parents=True, exist_ok=True)
+    fed = []
     with TemporaryDirectory(prefix="store-", dir=workdir) as folder:
         store = noise_store(Path(folder), RECORDS)
         rates = loading_rates(store, BATCH, rounds, seconds)
-        share = stall_share(store, model, batch_size, rounds, seconds)
-    for way, records_per_s in rates.items():
-        say(f"{way:10} {records_per_s:8.0f} records/s of {store.contract.samples} samples a lead, batch {BATCH}")
-    say(
-        f"{name}, batch {batch_size}: {share['fed_ecg_per_s']:.1f} ECG/s fed by the loader, {share['fixed_ecg_per_s']:.1f} "
-        f"with one batch again and again: {share['stall_share']:.1%} lost; blocked in next() {share['blocked_share']:.1%}"
-    )
-    return {"records_per_s": rates, "preset": name, "batch_size": batch_size} | share
+        for way, records_per_s in rates.items():
+            say(f"{way:10} {records_per_s:8.0f} records/s of {store.contract.samples} samples a lead, batch {BATCH}")
+        for name, model, batch_size in models:
+            share = stall_share(store, model, batch_size, rounds, seconds)
+            fed.append({"preset": name, "batch_size": batch_size} | share)
+            say(
+                f"{name}, batch {batch_size}: {share['fed_ecg_per_s']:.1f} ECG/s fed by the loader, "
+                f"{share['fixed_ecg_per_s']:.1f} with one batch again and again: {share['stall_share']:.1%} lost; blocked in "
+                f"next() {share['blocked_share']:.1%}"
+            )
+    return {"records_per_s": rates, "fed": fed}
 
 
 def loading_rates(store: Store, batch_size: int, rounds: int, seconds: float) -> dict[str, float]:

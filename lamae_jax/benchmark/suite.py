@@ -106,8 +106,8 @@ def benchmark(config: BenchmarkConfig, workdir: Path) -> dict[str, Any]:
     if not result["train"]:
         raise UserError(f"presets={config.presets}: no case could be measured; see {workdir / 'benchmark.json'}")
     keep(peak_flops=statistics.median(row["peak_flops"] for row in result["train"]))
-    name, size = result["train"][0]["preset"], result["train"][0]["batch_size"]
-    keep(loader=loading(workdir, name, config.model(name), size, config.rounds, config.seconds))
+    ran = [(row["preset"], config.model(row["preset"]), row["batch_size"]) for row in result["train"]]
+    keep(loader=loading(workdir, ran, config.rounds, config.seconds))
     keep(prepare=preparing(workdir, config.source, config.rounds))
     return result
 

@@ -12,6 +12,7 @@ n test records, C learnable labels, S predictions, R resamples.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from collections.abc import Sequence
@@ -60,23 +61,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Judged:
-    """What the test fold says of one outcome: per label [C] (NaN where one-sided), and the macro AUROCs of resamples [R].
-
-    `draws` [R, C] are the labels' AUROCs in resamples by patient, and `intervals` [C, 2] their percentiles.
-    """
+    """What the test fold says of one outcome: per label [C] (NaN where one-sided), and so in each resample [R, C]."""
 
     outcome: Outcome
     aurocs: np.ndarray
     auprcs: np.ndarray
-    draws: np.ndarray
     by_record: np.ndarray
     by_patient: np.ndarray
-    one_sided: dict[str, np.ndarray]
 
     @property
     def intervals(self) -> np.ndarray:
         """95 % intervals of the labels, by patient (percentile), [C, 2]."""
-        return np.array([percentile_interval(each) for each in self.draws.T])
+        return np.array([percentile_interval(each) for each in self.by_patient.T])
 
     @property
     def macro(self) -> float:
@@ -85,7 +81,12 @@ class Judged:
 
     def macro_intervals(self) -> dict[str, list[float]]:
         """95 % intervals of the macro AUROC, by record (basic) and by patient (percentile)."""
-        return both_intervals(self.macro, self.by_record, self.by_patient)
+        return both_intervals(self.macro, macro(self.by_record), macro(self.by_patient))
+
+    def among(self, labels: np.ndarray) -> Judged:
+        """The same of some of the labels, [C] bool."""
+        fields = ("aurocs", "auprcs", "by_record", "by_patient")
+        return dataclasses.replace(self, **{name: getattr(self, name)[..., labels] for name in fields})
 
 
 class ResultSet(NamedTuple):
@@ -103,13 +104,10 @@ def judge(task: Task, outcome: Outcome, resamples: int, seed: int) -> Judged:
     found = macro_auroc(labels, chances).per_label
     known = ~np.isnan(labels)
     precision = [auprc(labels[k, c] == 1, chances[k, c]) for c, k in enumerate(known.T)]
-    draws = {
-        kind: resampled_aurocs(labels, [chances], clusters, resamples, seed)[0]
-        for kind, clusters in (("by_record", None), ("by_patient", patients))
-    }
-    one_sided = {kind: np.isnan(each).sum(axis=0) for kind, each in draws.items()}
-    means = {kind: macro(each) for kind, each in draws.items()}
-    return Judged(outcome, found, np.array(precision), draws["by_patient"], **means, one_sided=one_sided)
+    by_record, by_patient = (
+        resampled_aurocs(labels, [chances], clusters, resamples, seed)[0] for clusters in (None, patients)
+    )
+    return Judged(outcome, found, np.array(precision), by_record, by_patient)
 
 
 def both_intervals(value: float, by_record: np.ndarray, by_patient: np.ndarray) -> dict[str, list[float]]:
@@ -120,7 +118,7 @@ def both_intervals(value: float, by_record: np.ndarray, by_patient: np.ndarray) 
 def difference(one: Judged, other: Judged) -> dict[str, Any]:
     """Macro AUROC of `one` less that of `other`, both judged on the same resamples, with both intervals."""
     value = one.macro - other.macro
-    draws = (one.by_record - other.by_record, one.by_patient - other.by_patient)
+    draws = (macro(one.by_record) - macro(other.by_record), macro(one.by_patient) - macro(other.by_patient))
     return {"value": value, **both_intervals(value, *draws)}
 
 
@@ -129,16 +127,20 @@ def codes_of(task: Task) -> np.ndarray:
     return np.flatnonzero([level not in ("chapter", "block") for level in task.labels.levels])
 
 
-def over_codes(task: Task, judged: Judged) -> dict[str, Any] | None:
-    """The macro AUROC over codes alone, as in the paper's Figure 2, with its interval by patient; None where the set has nothing
-    above its codes, or no code with both signs."""
+def only_codes(task: Task, judged: Judged) -> Judged | None:
+    """An outcome by its codes alone, as in the paper's Figure 2; None where the set has nothing above its codes, or no code with
+    both signs."""
     codes = codes_of(task)
     if len(codes) == len(task.labels.names):
         return None
-    among = np.isin(task.learnable, codes)
-    value = float(macro(judged.aurocs[among]))
-    draws = macro(judged.draws[:, among])
-    return None if np.isnan(value) else {"macro_auroc": value, "by_patient": list(percentile_interval(draws))}
+    found = judged.among(np.isin(task.learnable, codes))
+    return None if np.isnan(found.macro) else found
+
+
+def over_codes(task: Task, judged: Judged) -> dict[str, Any] | None:
+    """The macro AUROC over codes alone with both its intervals, where `only_codes` finds some."""
+    found = only_codes(task, judged)
+    return None if found is None else {"macro_auroc": found.macro, **found.macro_intervals()}
 
 
 def undefined(task: Task, judged: Judged) -> list[str]:

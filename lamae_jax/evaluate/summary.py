@@ -65,8 +65,12 @@ def described_bootstrap(task: Task, judged: Judged, resamples: int, seed: int) -
         "patients": len(np.unique(patients.astype(str))),
         # Of so many resamples; the labels that never were one-sided are left out.
         "one_sided": {
-            kind: {name: int(n) for name, n in zip(task.names, counts, strict=True) if 0 < n < resamples}
-            for kind, counts in judged.one_sided.items()
+            kind: {
+                name: int(n)
+                for name, n in zip(task.names, np.isnan(draws).sum(axis=0), strict=True)
+                if 0 < n < resamples
+            }
+            for kind, draws in (("by_record", judged.by_record), ("by_patient", judged.by_patient))
         },
     }
 

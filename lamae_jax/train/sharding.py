@@ -18,23 +18,24 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = P(("data", "fsdp"))
 REPLICATED_MOST = 1_000_000  # bytes of an array that may be on every device under fsdp
 
-# First match wins; the path is matched from its end, so optimiser state follows its parameter. The first axis of whatever
-# lies under `layers` counts the layers. Only latent attention is split over `tensor`: its heads and its MLP.
+# First match wins. A pattern is whole names at the end of a path, so that optimiser state follows its parameter and a name
+# nobody thought of finds no rule. The first axis of whatever lies under `layers` counts the layers. Only latent attention is
+# split over `tensor`: its heads and its MLP.
 RULES: tuple[tuple[str, P], ...] = (
-    (r"latent_attention/.*/attention/qkv/kernel$", P(None, "fsdp", None, "tensor", None)),
-    (r"latent_attention/.*/attention/out/kernel$", P(None, "tensor", None, "fsdp")),
-    (r"latent_attention/.*/mlp_in/kernel$", P(None, "fsdp", "tensor")),
-    (r"latent_attention/.*/mlp_out/kernel$", P(None, "tensor", "fsdp")),
-    (r"attention/qkv/kernel$", P(None, "fsdp", None, None, None)),
-    (r"attention/out/kernel$", P(None, None, None, "fsdp")),
-    (r"mlp_in/kernel$", P(None, "fsdp", None)),
-    (r"mlp_out/kernel$", P(None, None, "fsdp")),
-    (r"patch_embedding/kernel$", P(None, "fsdp")),
-    (r"to_decoder/kernel$", P("fsdp", None)),
-    (r"posterior/kernel$", P("fsdp", None)),
-    (r"head/kernel$", P("fsdp", None)),
-    (r"(bias|scale|cls|lead_embedding|mask_token)$", P()),
-    (r"(^|/)(step|count|ns_coeffs)$", P()),
+    (r"latent_attention/.*/attention/qkv/kernel", P(None, "fsdp", None, "tensor", None)),
+    (r"latent_attention/.*/attention/out/kernel", P(None, "tensor", None, "fsdp")),
+    (r"latent_attention/.*/mlp_in/kernel", P(None, "fsdp", "tensor")),
+    (r"latent_attention/.*/mlp_out/kernel", P(None, "tensor", "fsdp")),
+    (r"attention/qkv/kernel", P(None, "fsdp", None, None, None)),
+    (r"attention/out/kernel", P(None, None, None, "fsdp")),
+    (r"mlp_in/kernel", P(None, "fsdp", None)),
+    (r"mlp_out/kernel", P(None, None, "fsdp")),
+    (r"patch_embedding/kernel", P(None, "fsdp")),
+    (r"to_decoder/kernel", P("fsdp", None)),
+    (r"posterior/kernel", P("fsdp", None)),
+    (r"head/kernel", P("fsdp", None)),
+    (r"(bias|scale|cls|lead_embedding|mask_token)", P()),
+    (r"(step|count|ns_coeffs)", P()),
 )
 
 
@@ -98,7 +99,7 @@ def spec_of(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """The rule for one array. Raises UserError naming an array that no rule matches or whose size an axis does not divide."""
     if not shape:
         return P()
-    spec = next((spec for pattern, spec in RULES if re.search(pattern, path)), None)
+    spec = next((spec for pattern, spec in RULES if re.search(rf"(^|/){pattern}$", path)), None)
     if spec is None:
         raise UserError(f"{path} {list(shape)}: no sharding rule matches it; add one to the table in train/sharding.py")
     for size, axis in zip(shape, spec, strict=False):

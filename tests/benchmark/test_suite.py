@@ -50,7 +50,9 @@ def test_it_measures_step_features_loader_and_prepare_and_writes_them_down(small
         assert row["mfu"] > 0 and row["flops_per_s"] > 0 and row["ecg_per_s"] > 0 and row["compile_seconds"] > 0
         assert row["memory_bytes"] > 2 * 12 * 2500 * 2  # the batch alone is so much
     assert result["features"][0]["ecg_per_s"] > 0 and result["failed"] == []
-    assert 0 <= result["loader"]["stall_share"] <= 1
+    assert all(rate > 0 for rate in result["loader"]["records_per_s"].values())
+    assert [(row["preset"], row["batch_size"]) for row in result["loader"]["fed"]] == [("nano", 2), ("nano", 4)]
+    assert all(0 <= row["stall_share"] <= 1 for row in result["loader"]["fed"])
     assert result["prepare"]["files"] == preparing.SIMULATED and result["prepare"]["records"] >= 3
     assert set(result["prepare"]["records_per_s"]) == {"wfdb_rdrecord", "prepare", "prepare_without_band"}
     assert all(rate > 0 for rate in result["prepare"]["records_per_s"].values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ import numpy as np
 
 from lamae_jax.artifact.folder import Model
 from lamae_jax.evaluate import report
-from lamae_jax.evaluate.bootstrap import macro, percentile_interval
-from lamae_jax.evaluate.figures import Subject, draw_curves
+from lamae_jax.evaluate.figures import Subject, draw_calibration, draw_curves, draw_roc
 from lamae_jax.evaluate.outcomes import Settings, chosen_readouts
 from lamae_jax.evaluate.report import (
     MODES_ARE,
     SYSTEMS_ARE,
+    between,
     heading,
     image,
     page,
@@ -37,7 +38,7 @@ class Point:
     """One model on one subset: `size` records (of labels or of pretraining), which `draw` of them, and its macro AUROC.
 
     `model` tells several models of one system apart, whose figures are never averaged. `by_record` and `by_patient`: 95 % around
-    `macro`. `macro_codes`: the mean over codes alone, with `codes_by_patient` around it; None where nothing stands above codes.
+    `macro`. `macro_codes`: the mean over codes alone, with its two intervals; None where nothing stands above codes.
     `chosen` on validation, with macro AUROC `validation` there; `seed` is of the model's parameters, None where not known.
     """
 
@@ -52,6 +53,7 @@ class Point:
     by_record: list[float]
     by_patient: list[float]
     macro_codes: float | None
+    codes_by_record: list[float] | None
     codes_by_patient: list[float] | None
     validation: float
     chosen: dict[str, float]
@@ -60,6 +62,11 @@ class Point:
     def drawn(self) -> float:
         """What curves show: the paper's figure, the mean over codes, where there is one."""
         return self.macro if self.macro_codes is None else self.macro_codes
+
+    @property
+    def drawn_interval(self) -> list[float]:
+        """95 % by patient around it."""
+        return self.by_patient if self.codes_by_patient is None else self.codes_by_patient
 
 
 @dataclass(frozen=True)
@@ -113,12 +120,11 @@ def measured(
 def point_of(judged: Judged, learned: np.ndarray, asked: Asked, name: str, size: int, draw: int) -> Point:
     """The figures of one outcome, of which the subset could teach the labels `learned`."""
     outcome = judged.outcome
-    value, by_patient = macro_over_all(judged, learned, asked.labels)
-    codes, codes_by_patient = (None, None) if asked.codes is None else macro_over_all(judged, learned, asked.codes)
-    share = float(np.isin(asked.labels, learned).mean())
-    by_record = [with_chance(bound, share) for bound in judged.macro_intervals()["by_record"]]
+    over_all = macro_over_all(judged, learned, asked.labels)
+    over_codes = None if asked.codes is None else macro_over_all(judged, learned, asked.codes)
+    codes, codes_by_record, codes_by_patient = over_codes or (None, None, None)
     return Point(
-        outcome.system, name, outcome.seed, outcome.mode, outcome.readout, size, draw, value, by_record, by_patient, codes,
+        outcome.system, name, outcome.seed, outcome.mode, outcome.readout, size, draw, *over_all, codes, codes_by_record,
         codes_by_patient, outcome.prediction.validation, outcome.prediction.chosen,
     )  # fmt: skip
 
@@ -146,14 +152,20 @@ def conclude(
         **more,
     }
     write_json(workdir / "summary.json", summary)
-    _report(workdir, words, protocol, task, points, summary)
+    _report(workdir, words, protocol, task, points, predictions, summary)
     return summary
 
 
 def _report(
-    workdir: Path, words: Words, protocol: StudyProtocol, task: Task, points: Sequence[Point], summary: dict[str, Any]
+    workdir: Path,
+    words: Words,
+    protocol: StudyProtocol,
+    task: Task,
+    points: Sequence[Point],
+    predictions: Sequence[ResultSet],
+    summary: dict[str, Any],
 ) -> None:
-    """The figures and report.html."""
+    """The figures and report.html; ROC and calibration are those of what did best on validation among the `predictions`."""
     parts = [paragraph(SYSTEMS_ARE), report.protocol(task, summary["bootstrap"]), paragraph(words.about)]
     parts += without_figure(summary["labels"]["undefined"])
     codes = asked_of(task).codes
@@ -168,18 +180,27 @@ def _report(
         figure = workdir / f"figures/{words.file}_{mode}.png"
         draw_curves(curves_of(points, mode), f"{mode}, {title}", words.sizes, figure)
         parts += [heading(MODES_ARE[mode]), curve_table(points, mode, words.sizes), image(figure, caption)]
+        every = [(each, judged) for each in predictions for judged in each.judged if judged.outcome.mode == mode]
+        of, best = max(every, key=lambda found: found[1].outcome.prediction.validation)
+        which = ", ".join(f"{name} {value}" for name, value in zip(words.columns, of.more, strict=True))
+        called = f"{SYSTEMS[best.outcome.system]}, {best.outcome.readout}, {which}"
+        for draw, kind, what in ((draw_roc, "roc", "ROC curves"), (draw_calibration, "calibration", "calibration")):
+            figure = workdir / f"figures/{words.file}_{mode}_{kind}.png"
+            draw(of.task, best, figure)
+            parts.append(image(figure, f"Best on validation ({called}): {what}"))
     page(workdir / "report.html", f"{words.title} {task.name}, {task.store.name}", parts)
 
 
-def macro_over_all(judged: Judged, learned: np.ndarray, asked: np.ndarray) -> tuple[float, list[float]]:
-    """The macro AUROC over the labels `asked` [C], and 95 % by patient; one that the subset did not show both signs of (not in
-    `learned`, the labels of `judged`) counts as .5, chance: else a smaller subset would be asked fewer questions."""
+def macro_over_all(judged: Judged, learned: np.ndarray, asked: np.ndarray) -> tuple[float, list[float], list[float]]:
+    """The macro AUROC over the labels `asked` [C], with 95 % by record and by patient. One that the subset did not show both
+    signs of (not in `learned`, the labels of `judged`) counts as .5: else a smaller subset would be asked fewer questions."""
     mine = np.isin(learned, asked)
     if not mine.any():
-        return 0.5, [0.5, 0.5]
+        return 0.5, [0.5, 0.5], [0.5, 0.5]
     share = float(np.count_nonzero(mine) / len(asked))
-    value, draws = float(macro(judged.aurocs[mine])), macro(judged.draws[:, mine])
-    return with_chance(value, share), [with_chance(bound, share) for bound in percentile_interval(draws)]
+    found = judged.among(mine)
+    by_record, by_patient = ([with_chance(bound, share) for bound in each] for each in found.macro_intervals().values())
+    return with_chance(found.macro, share), by_record, by_patient
 
 
 def with_chance(mean: float, share: float) -> float:
@@ -200,26 +221,46 @@ def scored(task: Task) -> np.ndarray:
     return task.learnable[(test == 1).any(axis=0) & (test == 0).any(axis=0)]
 
 
-def curves_of(points: Sequence[Point], mode: str) -> dict[Subject, dict[int, list[float]]]:
-    """The figures `drawn` of each system, and of each of its models, by size in the order of the draws; in the paper's order."""
+def by_subject(points: Sequence[Point], mode: str) -> dict[Subject, dict[int, list[Point]]]:
+    """The points of each system, and of each of its models, by size in the order of the draws; in the paper's order."""
     mine = sorted((p for p in points if p.mode == mode), key=lambda p: (p.size, p.draw))
     subjects = sorted({(p.system, p.model) for p in mine}, key=lambda s: (list(SYSTEMS).index(s[0]), s[1]))
-    found: dict[Subject, dict[int, list[float]]] = {}
+    found: dict[Subject, dict[int, list[Point]]] = {}
     for system, model in subjects:
         several = sum(other == system for other, _ in subjects) > 1
         by_size = found.setdefault((system, model if several else ""), {})
         for point in mine:
             if (point.system, point.model) == (system, model):
-                by_size.setdefault(point.size, []).append(point.drawn)
+                by_size.setdefault(point.size, []).append(point)
     return found
 
 
+def curves_of(points: Sequence[Point], mode: str) -> dict[Subject, dict[int, list[float]]]:
+    """The figures `drawn`, as `by_subject`."""
+    return {
+        subject: {size: [point.drawn for point in each] for size, each in by_size.items()}
+        for subject, by_size in by_subject(points, mode).items()
+    }
+
+
 def curve_table(points: Sequence[Point], mode: str, title: str) -> str:
-    """A row a size, a column a system (or model of it): the mean of the draws, their range below."""
-    curves = curves_of(points, mode)
+    """A row a size, a column a system (or model of it): the mean of the draws and their range below (and how many, where some
+    were left out), of a single draw its 95 % by patient."""
+    subjects = by_subject(points, mode)
+    most = max(len(each) for by_size in subjects.values() for each in by_size.values())
     rows = []
-    for size in sorted({size for by_size in curves.values() for size in by_size}):
-        values = [by_size.get(size, [float("nan")]) for by_size in curves.values()]
-        below = [f"{min(each):.3f} to {max(each):.3f}" if len(each) > 1 else "" for each in values]
-        rows.append([f"{size:,}", *ranked([float(np.mean(each)) for each in values], below)])
-    return table([title, *(f"{SYSTEMS[system]}\n{model}".rstrip() for system, model in curves)], rows)
+    for size in sorted({size for by_size in subjects.values() for size in by_size}):
+        cells = [by_size.get(size, []) for by_size in subjects.values()]
+        means = [float(np.mean([point.drawn for point in each])) if each else math.nan for each in cells]
+        rows.append([f"{size:,}", *ranked(means, [_spread(each, most) for each in cells])])
+    return table([title, *(f"{SYSTEMS[system]}\n{model}".rstrip() for system, model in subjects)], rows)
+
+
+def _spread(draws: Sequence[Point], most: int) -> str:
+    """What stands below the mean of some draws, of `most` at other sizes."""
+    if len(draws) == 1:
+        return between(draws[0].drawn_interval)
+    if not draws:
+        return ""
+    figures = [point.drawn for point in draws]
+    return between((min(figures), max(figures))) + (f", {len(draws)} draws" if len(draws) < most else "")

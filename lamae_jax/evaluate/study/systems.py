@@ -106,16 +106,16 @@ def study(config: StudyConfig, workdir: Path) -> dict[str, Any]:
             check_not_pretrained(model, task)
     sets: list[ResultSet] = []
     summaries: dict[str, dict[str, Any]] = {}
+    folders = {task.name: workdir if len(tasks) == 1 else workdir / folder_name(task.name) for task in tasks}
     for task in tasks:
-        folder = workdir if len(tasks) == 1 else workdir / folder_name(task.name)
-        judged, summaries[task.name] = _on(task, models, protocol, workdir, folder)
+        judged, summaries[task.name] = _on(task, models, protocol, workdir, folders[task.name])
         sets.append(ResultSet(task, judged))
     if len(tasks) == 1:
         (summary,) = summaries.values()
     else:
         write_results(workdir / "results.csv", sets)
         summary = {"label_sets": summaries}
-        write_overview(summaries, protocol.modes, store.name, workdir / "report.html")
+        write_overview(summaries, folders, protocol.modes, store.name, workdir / "report.html")
     summary |= {"seconds": round(time.monotonic() - began, 2)}
     write_json(workdir / "summary.json", summary)
     return summary
@@ -139,7 +139,11 @@ def _on(
     judged = [protocol.judge(task, outcome) for outcome in found]
     write_results(folder / "results.csv", [ResultSet(task, judged)])
     chosen = [
-        j for mode in protocol.modes for wide in (True, False) for c in columns(judged, mode, wide) for j in c.seeds
+        each
+        for mode in protocol.modes
+        for comparison in COMPARISONS
+        for column in columns(judged, mode, comparison)
+        for each in column.seeds
     ]
     kept = list({id(each): each for each in chosen}.values())
     write_predictions(folder / "predictions.npz", [ResultSet(task, kept)])
@@ -154,9 +158,9 @@ def _on(
         },
     }
     for mode in protocol.modes:
-        for comparison, words in comparisons_of(**summary[mode]).items():
+        for comparison, words in comparisons_of(summary[mode]).items():
             draw_systems(summary[mode][comparison], f"{mode}, {words}", folder / f"figures/{mode}_{comparison}.png")
-        for column in columns(judged, mode, equal_width=False):
+        for column in columns(judged, mode, "best"):
             if column.system == "lamae":
                 draw_roc(task, column.seeds[0], folder / f"figures/{mode}_roc.png")
                 draw_calibration(task, column.seeds[0], folder / f"figures/{mode}_calibration.png")
@@ -200,9 +204,9 @@ def _summary(asked: StudyProtocol, task: Task, judged: Sequence[Judged], betas: 
     for mode in asked.modes:
         figures[mode], between[mode] = {}, {}
         for comparison in COMPARISONS:
-            shown = columns(judged, mode, comparison == "equal_width")
+            shown = columns(judged, mode, comparison)
             figures[mode][comparison] = {column.system: _figures(task, column) for column in shown}
-            between[mode][comparison] = {name: asdict(each) for name, each in differences(shown).items()}
+            between[mode][comparison] = {name: asdict(each) for name, each in differences(task, shown).items()}
     return (
         figures
         | where(task)
@@ -236,14 +240,15 @@ def _report(asked: StudyProtocol, task: Task, judged: Sequence[Judged], summary:
         protocol(task, summary["bootstrap"]),
         caution(fewest),
         paragraph(
-            f"{SYSTEMS_ARE} A system's readout is chosen on validation. At equal width every system is read as D features; best "
-            "against best lets each have its widest. Untrained architectures are frozen under a probe and trained end to end in "
-            f"fine-tuning. Parameters: {sizes}."
+            f"{SYSTEMS_ARE} Read as in the paper, latent attention gives its CLS token, leads that never meet their encoder's "
+            "mean. At equal width every system is read as D features, best against best as any; validation chooses its readout. "
+            "Untrained architectures are frozen under a probe and trained end to end in fine-tuning, which keeps the step that "
+            f"did best on validation; step 0 is the linear probe that it starts from. Parameters: {sizes}."
         ),
     ]
     for mode in asked.modes:
-        for comparison, words in comparisons_of(**summary[mode]).items():
-            shown = columns(judged, mode, comparison == "equal_width")
+        for comparison, words in comparisons_of(summary[mode]).items():
+            shown = columns(judged, mode, comparison)
             parts += [heading(f"{MODES_ARE[mode]}: {words}"), system_rows(task, shown)]
             found = [Versus(**each) for each in summary["differences"][mode][comparison].values()]
             pairs = [each for each in found if (each.system, each.other) in PAIRS]

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import look_at
 from html_outline import Outline
-from small_study import asked, counted
+from small_study import asked, counted, few_labels, saved_model
 
 from lamae_jax import config
 from lamae_jax.artifact.folder import Model, load_model, save_model
@@ -80,6 +81,15 @@ def test_scaling_pretrains_on_each_size_with_each_seed() -> None:
         ("study.py", "--config.systems=lamae:0", "lamae:0 must be lamae or lamae:SEEDS, such as lamae:3"),
         ("study.py", "--config.systems=lamae:", "lamae: must be lamae or lamae:SEEDS"),
         ("scaling.py", "--config.seeds=0", "seeds=0: must be at least 1"),
+        ("study.py", "--config.systems=lamae,lamae:2", "systems=lamae,lamae:2: lamae stands there twice"),
+        ("study.py", "--config.betas=0.1,0.10", "betas=0.1,0.10: 0.1 stands there twice"),
+        ("study.py", "--config.modes=linear,linear", "modes=linear,linear: linear stands there twice"),
+        ("study.py", "--config.pretrain.mask.alpha_LA=0", "systems=lamae needs both above 0; lamae_e_b is the one"),
+        (
+            "study.py",
+            "--config.pretrain.model.latent_depth=0",
+            "pretrain.model.latent_depth=0: systems=lamae needs both",
+        ),
         ("study.py", "--config.betas=low", "betas=low: must be numbers"),
         ("study.py", "--config.modes=linear,svm", "modes=linear,svm: svm must be one of linear"),
         ("study.py", "--config.resamples=0", "resamples=0: must be at least 1"),
@@ -93,6 +103,7 @@ def test_scaling_pretrains_on_each_size_with_each_seed() -> None:
         ("scaling.py", "--config.sizes=many", "sizes=many: must be numbers"),
         ("label_efficiency.py", "--config.models=", "models is empty"),
         ("label_efficiency.py", "--config.draws=0", "draws=0"),
+        ("label_efficiency.py", "--config.sizes=100,0,100", "sizes=100,0,100: 100 stands there twice"),
         ("label_efficiency.py", "--config.sizes=-1", "sizes=-1: must be numbers of records, 0 for all"),
     ],
 )
@@ -128,7 +139,11 @@ def test_a_study_names_every_system_keeps_its_cells_and_does_them_once(
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     seven = ["lamae", "lamae_e", "lamae_e_b", "scratch", "mmvm", "ind_p", "ind_s"]
     for mode in ("linear", "finetune"):
-        assert list(summary[mode]["equal_width"]) == seven
+        assert list(summary[mode]["paper"]) == list(summary[mode]["equal_width"]) == seven
+        assert {name: of["readout"] for name, of in summary[mode]["paper"].items()} == {
+            **dict.fromkeys(("lamae", "lamae_e_b", "scratch"), "la_cls"),
+            **dict.fromkeys(("lamae_e", "mmvm", "ind_p", "ind_s"), "encoder_mean"),
+        }
         assert (tmp_path / f"figures/{mode}_best.png").stat().st_size > 1000
         assert len(summary["differences"][mode]["best"]) == 21
     assert {"value", "by_record", "by_patient"} <= set(summary["differences"]["finetune"]["best"]["lamae_e_less_ind_p"])
@@ -207,6 +222,22 @@ def test_few_recordings_stand_beside_none(mimic_store: Path, tmp_path: Path, mon
     assert (tmp_path / "figures/scaling_linear.png").exists() and "0 recordings: the architecture untrained" in (
         tmp_path / "report.html"
     ).read_text()
+
+
+@pytest.mark.slow
+def test_every_page_is_whole_in_a_browser(mimic_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes(monkeypatch, [])
+    of = f"--config.pretrain.data.store={mimic_store}"
+    two = ["--config.systems=lamae,independent", "--config.modes=linear", "--config.labels=icd10:chapter_ix,icd10:all"]
+    study(config.study_config(asked("study.py", of, *two)), tmp_path / "study")
+    scaling(
+        config.scaling_config(asked("scaling.py", of, "--config.sizes=10,0", "--config.seeds=1")), tmp_path / "scaling"
+    )
+    few_labels(tmp_path, mimic_store, [saved_model(tmp_path / "model", of=mimic_store)], "--config.modes=linear,knn")
+    for page in ("study", "study/icd10_chapter_ix", "scaling", "run"):
+        seen = look_at(tmp_path / page / "report.html", tmp_path / "browser")
+        assert seen.images == seen.of >= 2 and seen.console == () and seen.overhang <= 0, page
+        assert seen.inked > 0.02
 
 
 @pytest.mark.parametrize(
