@@ -107,5 +107,12 @@ def test_the_shaped_tables_leak_stops_the_run(
     flags = [f"--config.table={mimic_shaped / 'records_w_diag_icd10.csv'}", "--config.icd10.min_count=10"]
     rows, summary, _ = run(tmp_path / "run", *flags)
     assert len(rows) == 97 and summary["levels"] == {"chapter": 1, "block": 9, "3": 29, "4": 40, "5": 18}
+    # Counted by hand: rows with a code from the first to the last category of a block; in val and test the first ECG of a stay.
+    wide = [row for row in rows if row["level"] in ("chapter", "block")]
+    assert {row["label"]: [int(row[name]) for name in ("rows", "train", "val", "test")] for row in wide} == {
+        "IX": [565, 504, 22, 21], "I05-I09": [15, 15, 0, 0], "I10-I1A": [372, 332, 15, 16], "I20-I25": [252, 237, 6, 8],
+        "I26-I28": [63, 53, 2, 4], "I30-I5A": [368, 335, 15, 10], "I60-I69": [36, 35, 1, 0], "I70-I79": [50, 46, 2, 2],
+        "I80-I89": [29, 24, 3, 0], "I95-I99": [114, 105, 4, 4],
+    }  # fmt: skip
     assert main([LABELS, f"--workdir={tmp_path / 'leak'}", *flags, "--config.icd10.fold_column=strat_fold"]) == 2
     assert "10019010 (train and test)" in capsys.readouterr().err
