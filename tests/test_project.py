@@ -43,8 +43,8 @@ def test_a_dependency_has_a_lower_and_an_upper_bound(requirement: str) -> None:
 def test_what_the_package_imports_is_declared() -> None:
     distribution = {"orbax": "orbax-checkpoint"}  # where the two names differ
     declared = {re.split(r"[><=]", requirement)[0] for requirement in PROJECT["dependencies"]}
-    # What benchmark/peer.py compares with and explanations draw with, where it is; test_rooms.py keeps them there.
-    declared |= {"torch", "umap"}
+    # What benchmarks compare with and explanations draw with, where it is; test_rooms.py keeps them there.
+    declared |= {"torch", "sklearn", "umap"}
     for file in [*ROOT.glob("lamae_jax/**/*.py"), *RECIPES]:
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Import | ast.ImportFrom):

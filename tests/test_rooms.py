@@ -30,6 +30,7 @@ HOMES = {
     "absl": ["main.py"],
     "umap": ["serve/explain/plane.py"],  # no dependency: used where it is
     "torch": ["benchmark/peer.py", "benchmark/peer_torch.py"],  # no dependency: there to be compared with
+    "sklearn": ["benchmark/evaluating.py"],  # likewise
 }
 WITHOUT_JAX = ["errors", "files", "machine", "progress", "signal", "data"]
 LONGEST = 330

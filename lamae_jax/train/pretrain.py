@@ -33,7 +33,7 @@ from lamae_jax.signal.contract import SignalContract
 from lamae_jax.train import figures
 from lamae_jax.train.checkpoint import Checkpoints, check_room
 from lamae_jax.train.metrics import Metrics, seconds_so_far
-from lamae_jax.train.processes import check_alike, gather, stop_requests, together
+from lamae_jax.train.processes import agreed, check_alike, naming, of_the_first, stop_requests, watched
 from lamae_jax.train.records import Data, open_data
 from lamae_jax.train.sharding import MeshConfig, batch_divisor, held_rows, make_mesh, replicated, to_devices
 from lamae_jax.train.step import StepConfig, TrainState, compile_init, compile_step
@@ -115,31 +115,29 @@ def pretrain(config: PretrainConfig, workdir: Path) -> dict[str, Any]:
     """
     begun = time.monotonic()
     done = workdir / "summary.json"
-    if done.exists():
+    summary = of_the_first(lambda: json.loads(done.read_text()) if done.exists() else None)
+    if summary is not None:
         say(f"{workdir} holds this run, complete; nothing to do")
-        return json.loads(done.read_text())
+        return summary
     mesh = make_mesh(config.mesh)
     check_batch(config, mesh)
     say(f"this run is in {workdir}")
     before = seconds_so_far(workdir)
-    job = gather(secrets.token_hex(4))[0]
+    job = of_the_first(lambda: secrets.token_hex(4))
     watch = Watch(workdir / "processes", job, jax.process_index(), jax.process_count())
-    with stop_requests() as stop, watch:
-        origin = together(lambda: open_origin(config, workdir))
-        data = together(lambda: open_data(config, workdir))
-        check_alike(lambda: {f"the store {store.name} (sha256)": store.hash for store in data.stores})
+    with stop_requests() as stop, watch, naming(watch):
+        origin = watched(watch, "reading the model to start from", lambda: open_origin(config, workdir))
+        data = watched(watch, "opening the store", lambda: open_data(config, workdir))
+        model = {"the model to start from (sha256)": origin.sha256 if origin else "none"}
+        check_alike(lambda: model | {f"the store {store.name} (sha256)": store.hash for store in data.stores})
+        watch.at("tracing the initialisation")
         init, abstract, shardings = compile_init(config.step, mesh)
         evaluation = Evaluation(config.step, config.contract.leads, data, mesh, shardings.params)
         run = Run(
             config, workdir, data, mesh, origin, init, abstract, shardings, evaluation,
             lambda: before + time.monotonic() - begun, stop, watch,
         )  # fmt: skip
-        try:
-            return finish(run, train(run))
-        except jax.errors.JaxRuntimeError as error:
-            if jax.process_count() == 1:
-                raise
-            raise watch.lost(error) from None
+        return finish(run, train(run))
 
 
 def train(run: Run) -> TrainState:
@@ -155,13 +153,17 @@ def train(run: Run) -> TrainState:
         writes = jax.process_index() == 0
         log = Metrics(workdir, start, config.steps, config.batch_size, config.log_every, writes)
         with log, train_batches(source, start, config.workers) as batches, last_good(checkpoints):
+            at("loading the first batch")
             batch = to_devices(next(batches), run.mesh)
             say("compiling the train step and the evaluation")
+            at("compiling the evaluation")
             run.evaluation.compile(state)
+            at("compiling the train step")
             update = compile_step(config.step, run.mesh, run.shardings).lower(state, batch).compile()
             run.watch.meet("all have compiled")
             if start == 0:
-                log.evaluated(0, *run.evaluation(state, config.eval_records), seconds())
+                begun = run.watch.within("evaluating before step 1")
+                log.evaluated(0, *run.evaluation(state, config.eval_records, begun), seconds())
             else:  # a kill before the next line must not lose the seconds of the parts before
                 log.write(start, {"seconds": seconds()})
             for step in range(start + 1, config.steps + 1):
@@ -173,17 +175,20 @@ def train(run: Run) -> TrainState:
                 if measured:
                     at(f"evaluating after step {step}")
                     log.flush(seconds())
-                    log.evaluated(step, *run.evaluation(state, config.eval_records), seconds())
+                    part = run.watch.within(f"evaluating after step {step}")
+                    log.evaluated(step, *run.evaluation(state, config.eval_records, part), seconds())
                 if step % config.checkpoint_every == 0 or last:
                     at(f"saving step {step}")
                     log.flush(seconds())  # nothing that is not finite is ever saved
                     facts = {"stores": [store.hash for store in run.data.stores], "provenance": run.provenance}
+                    at(f"saving step {step} with the others")
                     checkpoints.save(step, state, facts, log.latest_val if measured else {})
                 if last:
                     break
                 at(f"loading the batch of step {step + 1}")
                 batch = to_devices(next(batches), run.mesh)
             log.flush(seconds())
+        at("waiting until the last checkpoint is whole")
         checkpoints.wait()
     if step < config.steps:
         raise Stopped(f"by SIGTERM at step {step} of {config.steps}; it is saved, the same command goes on from there")
@@ -227,7 +232,9 @@ def check_origin(config: PretrainConfig, model: Model, called: str) -> None:
 def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """The state to go on from and its step."""
     config, shardings = run.config, run.shardings
-    latest = checkpoints.latest
+    run.watch.at("looking for the newest checkpoint")
+    latest = agreed("the newest checkpoint", lambda: checkpoints.latest, checkpoints.manager.reload)
+    run.watch.at("initialising" if latest is None else f"reading the checkpoint of step {latest}")
     if latest is not None:
         if latest > config.steps:
             raise UserError(
@@ -252,9 +259,13 @@ def begin(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, int]:
 def finish(run: Run, state: TrainState) -> dict[str, Any]:
     """Measure the final state on the validation fold, write model folder, figures and summary."""
     config, workdir, data, origin = run.config, run.workdir, run.data, run.origin
-    run.watch.at("measuring the final error")
+    at = run.watch.at
+    at("measuring the final error")
     say("measuring the final error, drawing, writing the model")
-    figures_of = run.evaluation.with_interval(state, EVAL_RECORDS_AT_THE_END)
+    figures_of = run.evaluation.with_interval(
+        state, EVAL_RECORDS_AT_THE_END, run.watch.within("measuring the final error")
+    )
+    at("collecting the parameters")
     params = state.params if state.ema is None else state.ema
     params = jax.device_get(jax.jit(lambda tree: tree, out_shardings=replicated(run.mesh))(params))
     ecg_seen = config.steps * config.batch_size
@@ -269,6 +280,7 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
     }
+    at("drawing and writing the model")
     if jax.process_index() == 0:
         provenance = {
             "version": __version__,
@@ -287,6 +299,7 @@ def finish(run: Run, state: TrainState) -> dict[str, Any]:
         summary |= {"seconds": elapsed, "ecg_per_s": ecg_seen / elapsed}
         write_json(workdir / "summary.json", summary)
         report(summary, workdir)
+    run.watch.meet("all have finished")  # JAX's farewell gives a slow one five minutes, and aborts
     return summary
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import glob
 import importlib.util
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
@@ -16,12 +18,19 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lamae_jax.errors import UserError
+from lamae_jax.errors import Lost, UserError
 from lamae_jax.machine import cores
 from lamae_jax.progress import hush
-from lamae_jax.train.watch import patience
+from lamae_jax.train.watch import Watch, patience
 
 T = TypeVar("T")
+
+# With these begins what the transport says when another process is gone; JAX passes it on as one of two exceptions.
+STATUS = (
+    "UNKNOWN: ", "UNAVAILABLE: ", "INTERNAL: ", "ABORTED: ", "CANCELLED: ", "DEADLINE_EXCEEDED: ", "FAILED_PRECONDITION: ",
+    "DATA_LOSS: ",
+)  # fmt: skip
+LATE = 70  # s; a network disk may show another machine's files a minute late
 
 
 def start_processes(named: bool, batch_size: int = 1) -> int:
@@ -86,14 +95,22 @@ def on_a_cluster() -> bool:
 
 
 def gather(text: str) -> list[str]:
-    """Every process's text, in the order of the processes; one that does not come within 16 minutes ends the others."""
+    """Every process's text, in the order of the processes; one that hangs ends the others after 16 minutes.
+
+    Raises Lost where one is gone: `naming` says which, once there is a watch.
+    """
     if jax.process_count() == 1:
         return [text]
     raw = np.frombuffer(text.encode(), np.uint8)
-    with patience():
-        sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(raw))))
-        # One more than the longest, so that no array is empty.
-        rows = multihost_utils.process_allgather(np.pad(raw, (0, int(sizes.max()) - len(raw) + 1)))
+    try:
+        with patience():
+            sizes = np.ravel(multihost_utils.process_allgather(np.int32(len(raw))))
+            # One more than the longest, so that no array is empty.
+            rows = multihost_utils.process_allgather(np.pad(raw, (0, int(sizes.max()) - len(raw) + 1)))
+    except Exception as error:
+        if not of_the_transport(error):
+            raise
+        raise lost("another process of this job died during start-up; its own output says why") from error
     return [np.asarray(row[:size], np.uint8).tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
@@ -112,6 +129,70 @@ def together(work: Callable[[], T]) -> T:
         if text:
             raise UserError(f"process {index}: {text}")
     return result  # type: ignore[return-value]  # no problem: work returned it
+
+
+def of_the_first(work: Callable[[], T]) -> T:
+    """What `work` finds in process 0, in every process; JSON. A network disk may show another machine's files late."""
+    if jax.process_count() == 1:
+        return work()
+    found = together(lambda: json.dumps(work()) if jax.process_index() == 0 else "")
+    return json.loads(gather(found)[0])
+
+
+def agreed(what: str, see: Callable[[], T], again: Callable[[], None]) -> T:
+    """What all processes see (JSON), once it is the same; before another look `again` is called. Raises UserError in all where
+    they never agree."""
+    for look in range(LATE):
+        if look:
+            time.sleep(1)
+            again()
+        seen = [json.loads(text) for text in gather(json.dumps(see()))]
+        if all(each == seen[0] for each in seen):
+            return seen[0]
+    index, other = next((index, each) for index, each in enumerate(seen) if each != seen[0])
+    raise UserError(
+        f"{what}: process 0 sees {seen[0]}, process {index} sees {other} in the workdir; give the same command again when "
+        "the disk shows all of them the same"
+    )
+
+
+def of_the_transport(error: Exception) -> bool:
+    """Whether an error is what a collective says when another process is gone."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or (
+        type(error) is ValueError and str(error).startswith(STATUS)
+    )
+
+
+def lost(problem: str) -> Lost:
+    """The error of a process that has lost another. It will leave without JAX's farewell, which waits for all processes and
+    aborts this one where they do not come."""
+    if jax.distributed.is_initialized():
+        atexit.register(os._exit, Lost.exit_code)
+    return Lost(problem)
+
+
+@contextlib.contextmanager
+def naming(watch: Watch) -> Iterator[None]:
+    """Where a collective fails in here, `watch` ends this process and names the one that is gone; if it finds none, Lost."""
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or not (isinstance(error, Lost) or of_the_transport(error)):
+            raise
+        raise lost(watch.lost(error)) from None
+
+
+def watched(watch: Watch, doing: str, work: Callable[[], T]) -> T:
+    """`together`, where `watch` can tell who is at work and who waits."""
+
+    def seen() -> T:
+        watch.at(doing)
+        try:
+            return work()
+        finally:
+            watch.at(f"waiting for the others: {doing}")
+
+    return together(seen)
 
 
 def check_alike(facts: Callable[[], dict[str, Any]]) -> None:

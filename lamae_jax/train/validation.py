@@ -6,8 +6,8 @@ Always in the model's units, on the raw target, with masks that are the same at 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from lamae_jax.signal.leads import LIMB_LEADS, LIMB_PROJECTION
 from lamae_jax.train.records import Data, spread
 from lamae_jax.train.sharding import batch_divisor, batch_sharding, by_records, held_rows, replicated, to_devices
 from lamae_jax.train.step import Batch, StepConfig, TrainState
+
+T = TypeVar("T")
 
 MASK_SEED = 12_345
 BATCH = 64  # rounded up to the devices
@@ -119,6 +121,16 @@ def sums_by_record(
     return {name: np.concatenate([r[name] for r in results])[:records].astype(np.float64) for name in results[0]}
 
 
+def told(batches: Iterable[T], at: Callable[[str], None]) -> Iterator[T]:
+    """The batches; `at` hears when the next one is waited for, and when it is there."""
+    at("loading batch 1")
+    for number, batch in enumerate(batches, 1):
+        at(f"computing batch {number}")
+        yield batch
+        at(f"loading batch {number + 1}")
+    at("collecting the figures")
+
+
 def means(sums: dict[str, np.ndarray]) -> dict[str, float]:
     """Each figure: its sum over all records by their patches."""
     patches = max(float(sums["patches"].sum()), 1.0)
@@ -133,6 +145,10 @@ def interval_by_patient(errors: np.ndarray, patches: np.ndarray, patients: np.nd
     times = np.random.default_rng(MASK_SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     error, total = (times @ values for values in per_patient)
     return [float(bound) for bound in np.quantile(error / np.maximum(total, 1.0), (0.025, 0.975))]
+
+
+def silent(doing: str) -> None:
+    """For who does not want to hear what is being done."""
 
 
 class Evaluation:
@@ -156,25 +172,30 @@ class Evaluation:
         }
         self.run = self.jitted.lower(state.params, batch, jnp.asarray(0, jnp.int32)).compile()
 
-    def __call__(self, state: TrainState, records: int) -> tuple[dict[str, float], float]:
-        """`val_mse` and the yardsticks, in the model's units, and the seconds it took. Averaged parameters where there are."""
+    def __call__(
+        self, state: TrainState, records: int, at: Callable[[str], None] = silent
+    ) -> tuple[dict[str, float], float]:
+        """`val_mse` and the yardsticks, in the model's units, and the seconds it took. Averaged parameters where there are.
+
+        `at` hears what is being done, batch by batch.
+        """
         begun = time.monotonic()
-        figures = means(self.sums(state, spread(self.data.validation, records)))
+        figures = means(self.sums(state, spread(self.data.validation, records), at))
         return figures, time.monotonic() - begun
 
-    def with_interval(self, state: TrainState, records: int) -> dict[str, Any]:
+    def with_interval(self, state: TrainState, records: int, at: Callable[[str], None] = silent) -> dict[str, Any]:
         """The same figures, and of `val_mse` the 95 % interval over patients."""
         rows = spread(self.data.validation, records)
-        sums = self.sums(state, rows)
+        sums = self.sums(state, rows, at)
         patients = [f"{s.name} {p}" for s, r in zip(self.data.stores, rows, strict=True) for p in s.patients[r]]
         return means(sums) | {
             "val_mse_interval": interval_by_patient(sums["val_mse"], sums["patches"], np.array(patients))
         }
 
-    def sums(self, state: TrainState, rows: Rows) -> dict[str, np.ndarray]:
+    def sums(self, state: TrainState, rows: Rows, at: Callable[[str], None]) -> dict[str, np.ndarray]:
         """What each record of `rows` adds to each figure, in their order."""
         params = state.params if state.ema is None else state.ema
         held = held_rows(self.mesh, self.batch, self.mesh.local_devices)
         with eval_batches(self.data.stores, rows, self.batch, held) as batches:
-            on_devices = (to_devices(batch, self.mesh) for batch in batches)
+            on_devices = (to_devices(batch, self.mesh) for batch in told(batches, at))
             return sums_by_record(self.run, params, on_devices, sum(map(len, rows)))

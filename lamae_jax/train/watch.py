@@ -26,7 +26,8 @@ T = TypeVar("T")
 BEAT = 5.0  # s between two signs of life
 DEAD = 60.0  # s without any: the process is gone
 ENDED = "ended"
-HUNG = 900.0  # s in which nobody went on: whoever is furthest behind hangs
+GO_ON = "the same command goes on from the newest checkpoint"
+HUNG = 900.0  # s in which nobody went on: something hangs
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,16 @@ class Watch:
         self._patiently(self._write)  # and not removed: another may still be about to see that this one has met it
 
     def at(self, doing: str) -> None:
-        """This process has gone on, and does this now."""
+        """This process has gone on, and does this now.
+
+        To be called as often in every process, and between work of one's own and a wait for the others: one that hangs in
+        its work is then behind those that wait for it.
+        """
         self.gone_on, self.doing = self.gone_on + 1, doing
+
+    def within(self, doing: str) -> Callable[[str], None]:
+        """`at` for the parts of something, which are told with what they belong to."""
+        return lambda part: self.at(f"{doing}: {part}")
 
     def meet(self, why: str) -> None:
         """Wait until all processes are here: a collective that the others reach much later would give up on them."""
@@ -94,10 +103,13 @@ class Watch:
         while not self._patiently(self._all_here):
             time.sleep(0.05)
 
-    def lost(self, error: Exception) -> Lost:
+    def lost(self, error: Exception) -> str:
         """After a collective has failed: wait until it is known whose fault it is; returns what to say when it stays unknown."""
         time.sleep(self.dead + 6 * self.beat)  # a disk that is slow to write to makes beats longer
-        return Lost(f"the processes of this job have lost each other: {str(error).splitlines()[0]}")
+        signs = self._patiently(lambda: [self._read(index) for index in range(self.count)])
+        if None in signs:
+            return f"process {signs.index(None)} of {self.count} died before it gave a sign of life; {GO_ON}"
+        return f"the processes of this job have lost each other: {str(error).splitlines()[0]}; {GO_ON}"
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:05d}.json"
@@ -139,27 +151,35 @@ class Watch:
             try:
                 self._write()
                 signs = {index: sign for index in range(self.count) if (sign := self._read(index)) is not None}
-                signs = {index: sign for index, sign in signs.items() if sign.doing != ENDED}
             except OSError:  # the disk is away for a moment; if for good, the run itself will say so
                 continue
             now = time.monotonic()
             for index, sign in signs.items():
                 if index not in last or last[index] != sign:
                     last[index], changed[index] = sign, now
-                elif now - changed[index] > self.dead:
-                    self._end(f"process {index} of {self.count} died", self.dead, "no sign of life", sign)
+                elif sign.doing != ENDED and now - changed[index] > self.dead:
+                    self._end(f"process {index} of {self.count} died while {sign.doing}", "no sign of life", self.dead)
             before, steps = steps, {index: sign.gone_on for index, sign in signs.items()}
             if steps != before:
                 moved = now
             elif now - moved > self.hung:
-                behind = min(steps, key=steps.__getitem__)
-                self._end(f"process {behind} of {self.count} hangs", self.hung, "nobody went on", signs[behind])
+                self._end(hanging(signs, self.count), "nobody went on", self.hung)
 
-    def _end(self, problem: str, seconds: float, why: str, sign: Sign) -> None:
-        end(
-            f"{problem} while {sign.doing} ({why} for {seconds:.0f} s); "
-            "the same command goes on from the newest checkpoint"
-        )
+    def _end(self, problem: str, why: str, seconds: float) -> None:
+        end(f"{problem} ({why} for {seconds:.0f} s); {GO_ON}")
+
+
+def hanging(signs: dict[int, Sign], count: int) -> str:
+    """Who hangs, where nobody goes on: those furthest behind, unless all are at one place and may wait for a device."""
+    done = {index: float(signs[index].gone_on) if index in signs else -1.0 for index in range(count)}
+    done |= {index: float("inf") for index, sign in signs.items() if sign.doing == ENDED}
+    behind = [index for index in done if done[index] == min(done.values())]
+    doing = signs[behind[0]].doing if behind[0] in signs else "starting"
+    if len(behind) == count:
+        return f"all {count} processes are stuck while {doing}: the device, the network or one of them hangs"
+    if len(behind) > 1:
+        return f"one of the processes {', '.join(map(str, behind))} of {count} hangs while {doing}"
+    return f"process {behind[0]} of {count} hangs while {doing}"
 
 
 @contextmanager

@@ -169,6 +169,37 @@ def test_a_process_that_is_killed_ends_the_other(
     assert jobs[1 - dies].returncode == code and line in errors
 
 
+# A training in which one function of the second process, MODULE NAME, ends it on the spot: MODULE NAME FLAGS...
+DIES = """
+import importlib, os, sys
+from lamae_jax.main import main
+
+if os.environ["JAX_PROCESS_ID"] == "1":
+    setattr(importlib.import_module(sys.argv[1]), sys.argv[2], lambda *arguments: os._exit(9))
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "function, line",
+    [
+        (["lamae_jax.command", "facts"], "another process of this job died during start-up; its own output says why"),
+        (
+            ["lamae_jax.train.pretrain", "open_data"],
+            "process 1 of 2 died while",
+        ),
+    ],
+    ids=["before there is a watch", "under the watch"],
+)
+def test_a_process_that_dies_during_start_up_ends_the_other_with_one_line(
+    small_store: Path, tmp_path: Path, function: list[str], line: str
+) -> None:
+    jobs = join([sys.executable, "-c", DIES, *function, *command(small_store, tmp_path / "run")])
+    _, errors = jobs[0].communicate(timeout=200)
+    assert jobs[0].returncode == 4, errors
+    assert f"error: {line}" in errors and "Traceback" not in errors and "*** Check failure" not in errors
+
+
 def test_processes_that_were_started_unlike_all_end_with_the_field_named(small_store: Path, tmp_path: Path) -> None:
     lines = [command(small_store, tmp_path / "run", learning_rate=rate) for rate in (1e-3, 2e-3)]
     jobs = join(*([*MAIN, *line] for line in lines))

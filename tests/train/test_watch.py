@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lamae_jax.train.watch import Watch
+from lamae_jax.train.watch import ENDED, Sign, Watch, hanging
 
 # A process of a job of two: it beats quickly, goes on as long as it is told to, then does what `end` says.
 PROCESS = """
@@ -57,6 +57,68 @@ def test_a_process_that_dies_or_hangs_ends_the_job_and_is_named(tmp_path: Path, 
     message = waiting.stderr.read()
     other.kill()
     assert problem in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "done, said",
+    [
+        ((3, 2), "process 1 of 2 hangs while computing step 2"),
+        ((2, 3, 3), "process 0 of 3 hangs while computing step 2"),
+        ((3, 2, 1), "process 2 of 3 hangs while computing step 1"),
+        ((3, 2, 2), "one of the processes 1, 2 of 3 hangs while computing step 2"),
+        ((3, 3), "all 2 processes are stuck while computing step 3: the device, the network or one of them hangs"),
+        ((3, None), "process 1 of 2 hangs while starting"),
+        ((ENDED, 3), "process 1 of 2 hangs while computing step 3"),
+    ],
+)
+def test_who_hangs_is_named_only_where_it_is_behind_the_others(done: tuple[int | str | None, ...], said: str) -> None:
+    """`done`: how many steps each has begun, None before its first sign of life."""
+    signs = {
+        index: Sign("today", 9, 2, 0, ENDED)
+        if steps == ENDED
+        else Sign("today", 9, int(steps), 0, f"computing step {steps}")
+        for index, steps in enumerate(done)
+        if steps is not None
+    }
+    assert hanging(signs, len(done)) == said
+
+
+def test_two_that_wait_at_one_place_say_so_without_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("lamae_jax.train.watch.end", said.append)
+    first, second = (Watch(tmp_path, "today", index, 2, hung=1.0, beat=0.05) for index in (0, 1))
+    with first, second:
+        for watch in (first, second):
+            watch.at("evaluating after step 4")
+        while not said:
+            time.sleep(0.05)
+    assert said[0] == (
+        "all 2 processes are stuck while evaluating after step 4: the device, the network or one of them hangs (nobody went on "
+        "for 1 s); the same command goes on from the newest checkpoint"
+    )
+
+
+def test_one_that_hangs_in_its_own_work_is_behind_those_that_wait_for_it(tmp_path: Path) -> None:
+    """Both evaluate; one never gets to its first batch, the other waits for the figures of all."""
+    from lamae_jax.train.validation import told
+
+    waits, hangs = (Watch(tmp_path, "today", index, 2) for index in (0, 1))
+    assert list(told("ab", waits.within("evaluating after step 4"))) == ["a", "b"]
+    assert waits.doing == "evaluating after step 4: collecting the figures"
+    next(iter(told("ab", hangs.within("evaluating after step 4"))))
+    assert hangs.doing == "evaluating after step 4: computing batch 1"
+    assert hangs.gone_on < waits.gone_on
+
+
+def test_one_that_died_before_its_first_sign_is_named_by_who_has_lost_it(tmp_path: Path) -> None:
+    first, second, third = (Watch(tmp_path, "today", index, 3, dead=0.1, beat=0.01) for index in range(3))
+    reset = ValueError("UNKNOWN: Connection reset by peer\nand more")
+    for watch in (first, third):
+        watch._write()
+    assert first.lost(reset).startswith("process 1 of 3 died before it gave a sign of life; the same command")
+    second._write()
+    said = "the processes of this job have lost each other: UNKNOWN: Connection reset by peer; the same command"
+    assert first.lost(reset).startswith(said)
 
 
 def test_a_process_that_ends_well_is_missed_by_nobody(tmp_path: Path) -> None:
