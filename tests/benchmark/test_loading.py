@@ -79,6 +79,8 @@ def test_a_slow_loader_stalls_the_step(store: Store, delay: float, monkeypatch: 
 
 def test_the_whole_benchmark_leaves_no_store_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "RECORDS", 200)
-    result = loading.loading(tmp_path / "run", "nano", MODEL, batch_size=4, rounds=1, seconds=0.01)
-    assert result["records_per_s"]["host"] > 0 and 0 <= result["stall_share"] <= 1
+    result = loading.loading(tmp_path / "run", [("nano", MODEL, 4), ("tiny", MODEL, 8)], rounds=1, seconds=0.01)
+    assert result["records_per_s"]["host"] > 0
+    assert [(row["preset"], row["batch_size"]) for row in result["fed"]] == [("nano", 4), ("tiny", 8)]
+    assert all(0 <= row["stall_share"] <= 1 for row in result["fed"])
     assert list((tmp_path / "run").iterdir()) == []

@@ -253,7 +253,7 @@ def _report(asked: StudyProtocol, task: Task, judged: Sequence[Judged], summary:
             found = [Versus(**each) for each in summary["differences"][mode][comparison].values()]
             pairs = [each for each in found if (each.system, each.other) in PAIRS]
             if pairs:
-                parts.append(versus_rows(pairs))
+                parts += [paragraph("Differences, on the same resamples of the test patients:"), versus_rows(pairs)]
             figures = {
                 f"{mode}_{comparison}": "Macro AUROC: mean over seeds with 95 % by patient, and each seed as a dot"
             }
