@@ -185,7 +185,7 @@ def words(c: dict[str, Any], field: str) -> list[str]:
 
 def once(c: dict[str, Any], field: str, parts: list[Any]) -> None:
     """Raise UserError where a part of a comma-separated field stands twice: it would count twice."""
-    twice = next((part for part in parts if parts.count(part) > 1), None)
+    twice = next((part for part in parts if part != "" and parts.count(part) > 1), None)
     if twice is not None:
         raise UserError(f"{field}={c[field]}: {twice} stands there twice")
 

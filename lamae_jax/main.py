@@ -8,8 +8,8 @@ the config: the same command resumes the same run.
   --version   the version
 
 Exit codes: 0 done; 2 a mistake in the command, the config or the data, said in one line; 3 a loss or gradient that is not
-finite; 4 another process of the job died or hung (134: the first one died, or one never came); 75 stopped by SIGTERM and 130
-by Ctrl-C: what was finished is saved, the same command goes on.
+finite; 4 another process of the job died or hung (134: the first one died or left first, or one never came); 75 stopped by
+SIGTERM and 130 by Ctrl-C: what was finished is saved, the same command goes on.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from lamae_jax.benchmark.stores import noise_store
 from lamae_jax.data.loader import READ_AHEAD, BatchSource, train_batches
 from lamae_jax.data.splits import train_rows
 from lamae_jax.data.store import Store
+from lamae_jax.errors import Stopped
 from lamae_jax.model.presets import ModelConfig
 from lamae_jax.progress import say
 from lamae_jax.train.sharding import to_devices
@@ -34,14 +35,22 @@ def loading(
     """Measure the loader, and fed by it the train step of each of `models` (preset, model, batch), on a made store; print, return
     the figures."""
     workdir.mkdir(parents=True, exist_ok=True)
-    fed = []
+    fed: list[dict[str, Any]] = []
     with TemporaryDirectory(prefix="store-", dir=workdir) as folder:
         store = noise_store(Path(folder), RECORDS)
         rates = loading_rates(store, BATCH, rounds, seconds)
         for way, records_per_s in rates.items():
             say(f"{way:10} {records_per_s:8.0f} records/s of {store.contract.samples} samples a lead, batch {BATCH}")
         for name, model, batch_size in models:
-            share = stall_share(store, model, batch_size, rounds, seconds)
+            try:
+                share = stall_share(store, model, batch_size, rounds, seconds)
+            except Stopped:
+                raise
+            except Exception as error:  # a batch larger than the store, out of memory: the others are worth their time
+                words = f"{type(error).__name__}: {error}".splitlines()[0]
+                fed.append({"preset": name, "batch_size": batch_size, "error": words})
+                say(f"{name}, batch {batch_size}, fed by the loader: failed: {words}")
+                continue
             fed.append({"preset": name, "batch_size": batch_size} | share)
             say(
                 f"{name}, batch {batch_size}: {share['fed_ecg_per_s']:.1f} ECG/s fed by the loader, "

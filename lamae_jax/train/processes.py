@@ -158,9 +158,8 @@ def agreed(what: str, see: Callable[[], T], again: Callable[[], None]) -> T:
 
 def of_the_transport(error: Exception) -> bool:
     """Whether an error is what a collective says when another process is gone."""
-    return isinstance(error, jax.errors.JaxRuntimeError) or (
-        type(error) is ValueError and str(error).startswith(STATUS)
-    )
+    kind = isinstance(error, jax.errors.JaxRuntimeError) or type(error) is ValueError
+    return kind and str(error).startswith(STATUS)  # and not RESOURCE_EXHAUSTED, say: that is this process's own
 
 
 def lost(problem: str) -> Lost:
@@ -179,7 +178,8 @@ def naming(watch: Watch) -> Iterator[None]:
     except Exception as error:
         if jax.process_count() == 1 or not (isinstance(error, Lost) or of_the_transport(error)):
             raise
-        raise lost(watch.lost(error)) from None
+        cause = error.__cause__ if isinstance(error, Lost) else error
+        raise lost(watch.lost(cause or error)) from None
 
 
 def watched(watch: Watch, doing: str, work: Callable[[], T]) -> T:
@@ -188,9 +188,12 @@ def watched(watch: Watch, doing: str, work: Callable[[], T]) -> T:
     def seen() -> T:
         watch.at(doing)
         try:
-            return work()
-        finally:
+            found = work()
+        except (UserError, OSError):  # what `together` tells the others; with anything else this process is gone
             watch.at(f"waiting for the others: {doing}")
+            raise
+        watch.at(f"waiting for the others: {doing}")
+        return found
 
     return together(seen)
 

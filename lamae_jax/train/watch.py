@@ -103,10 +103,13 @@ class Watch:
         while not self._patiently(self._all_here):
             time.sleep(0.05)
 
-    def lost(self, error: Exception) -> str:
+    def lost(self, error: BaseException) -> str:
         """After a collective has failed: wait until it is known whose fault it is; returns what to say when it stays unknown."""
         time.sleep(self.dead + 6 * self.beat)  # a disk that is slow to write to makes beats longer
-        signs = self._patiently(lambda: [self._read(index) for index in range(self.count)])
+        try:
+            signs = self._patiently(lambda: [self._read(index) for index in range(self.count)])
+        except OSError:  # a disk that is away tells nothing
+            signs = []
         if None in signs:
             return f"process {signs.index(None)} of {self.count} died before it gave a sign of life; {GO_ON}"
         return f"the processes of this job have lost each other: {str(error).splitlines()[0]}; {GO_ON}"

@@ -79,8 +79,13 @@ def test_a_slow_loader_stalls_the_step(store: Store, delay: float, monkeypatch: 
 
 def test_the_whole_benchmark_leaves_no_store_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "RECORDS", 200)
-    result = loading.loading(tmp_path / "run", [("nano", MODEL, 4), ("tiny", MODEL, 8)], rounds=1, seconds=0.01)
+    result = loading.loading(tmp_path / "run", [("nano", MODEL, 4), ("base", MODEL, 400), ("tiny", MODEL, 8)], 1, 0.01)
     assert result["records_per_s"]["host"] > 0
-    assert [(row["preset"], row["batch_size"]) for row in result["fed"]] == [("nano", 4), ("tiny", 8)]
-    assert all(0 <= row["stall_share"] <= 1 for row in result["fed"])
+    first, failed, last = result["fed"]
+    assert "batch_size" in failed.pop("error") and failed == {
+        "preset": "base",
+        "batch_size": 400,
+    }  # more than there are records
+    assert [(row["preset"], row["batch_size"]) for row in (first, last)] == [("nano", 4), ("tiny", 8)]
+    assert all(0 <= row["stall_share"] <= 1 for row in (first, last))
     assert list((tmp_path / "run").iterdir()) == []

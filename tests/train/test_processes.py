@@ -133,6 +133,45 @@ def test_an_error_of_ones_own_stays_what_it_is(two: None, tmp_path: Path, monkey
         gather("text")
     with pytest.raises(UserError), naming(Watch(tmp_path, "today", 0, 2)):
         raise UserError("UNKNOWN: a field of that name")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE"), naming(Watch(tmp_path, "today", 0, 2)):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+
+def test_what_the_transport_said_is_the_reason_where_all_live(
+    two: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watches = [Watch(tmp_path, "today", index, 2, dead=0.1, beat=0.01) for index in (0, 1)]
+    for watch in watches:
+        watch._write()
+    monkeypatch.setattr(multihost_utils, "process_allgather", fails_with(ValueError(RESET)))
+    with (
+        pytest.raises(Lost, match="^the processes of this job have lost each other: UNKNOWN: Gloo"),
+        naming(watches[0]),
+    ):
+        gather("text")
+
+
+def test_a_disk_that_is_away_when_another_is_lost_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(tmp_path, "today", 0, 2, dead=0.1, beat=0.01)
+
+    def away(index: int) -> None:
+        raise OSError("Stale file handle")
+
+    monkeypatch.setattr(watch, "_read", away)
+    assert watch.lost(ValueError(RESET)).startswith("the processes of this job have lost each other: UNKNOWN: Gloo")
+
+
+def test_a_process_that_dies_at_its_work_is_not_said_to_wait(two: None, tmp_path: Path) -> None:
+    watch = Watch(tmp_path, "today", 0, 2)
+
+    def work() -> None:
+        raise KeyError("a broken manifest")
+
+    with pytest.raises(KeyError):
+        watched(watch, "opening the store", work)
+    assert watch.doing == "opening the store"
 
 
 @pytest.mark.parametrize(

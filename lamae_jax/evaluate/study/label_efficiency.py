@@ -78,7 +78,8 @@ def label_efficiency(config: LabelEfficiencyConfig, workdir: Path) -> dict[str, 
         "Label efficiency on",
         "Subsets are of whole patients, each inside the next larger one of its draw; validation and test stay whole. A system's "
         "readout is chosen on validation at each point. A label of which a subset does not show both signs counts as .5. Draws "
-        "of all records differ by the seed of the training alone, where a mode has one.",
+        "of all records differ by the seed of the training alone, where a mode has one. Below a mean stands the range of its "
+        "draws, below a single draw its 95 % by patient.",
     )
     more = {
         "models": {spec: model.sha256 for spec, model in zip(config.models, models, strict=True)},

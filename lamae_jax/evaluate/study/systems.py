@@ -158,8 +158,12 @@ def _on(
         },
     }
     for mode in protocol.modes:
-        for comparison, words in comparisons_of(summary[mode]).items():
-            draw_systems(summary[mode][comparison], f"{mode}, {words}", folder / f"figures/{mode}_{comparison}.png")
+        for (
+            comparison,
+            words,
+        ) in COMPARISONS.items():  # all: the page of several label sets may tell apart what is the same here
+            if summary[mode][comparison]:
+                draw_systems(summary[mode][comparison], f"{mode}, {words}", folder / f"figures/{mode}_{comparison}.png")
         for column in columns(judged, mode, "best"):
             if column.system == "lamae":
                 draw_roc(task, column.seeds[0], folder / f"figures/{mode}_roc.png")
