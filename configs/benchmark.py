@@ -29,11 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.task = "benchmark"
     c.variant = variant
     if variant == "evaluation":
-        c.records, c.features, c.labels = (
-            10_000,
-            96,
-            71,
-        )  # to fit: a PTB-XL's training folds, features of nano, all statements
+        c.records, c.features, c.labels = 10_000, 96, 71  # to fit: half of PTB-XL, all its statements
         c.test_records, c.test_labels, c.resamples = 20_000, 228, 1000  # of MIMIC-IV-ECG's size
         return c
     c.rounds = 5  # measurements; the median is reported
