@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lamae_jax.benchmark.step import jitted_step, loop_rate, measured, one_device, per_second
+from lamae_jax.benchmark.step import in_a_line, jitted_step, loop_rate, measured, one_device, per_second
 from lamae_jax.benchmark.stores import noise_store
 from lamae_jax.data.loader import READ_AHEAD, BatchSource, train_batches
 from lamae_jax.data.splits import train_rows
@@ -47,7 +47,7 @@ def loading(
             except Stopped:
                 raise
             except Exception as error:  # a batch larger than the store, out of memory: the others are worth their time
-                words = f"{type(error).__name__}: {error}".splitlines()[0]
+                words = in_a_line(error)
                 fed.append({"preset": name, "batch_size": batch_size, "error": words})
                 say(f"{name}, batch {batch_size}, fed by the loader: failed: {words}")
                 continue

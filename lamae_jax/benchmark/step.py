@@ -38,6 +38,11 @@ def machine(records: int) -> dict[str, str]:
     }
 
 
+def in_a_line(error: Exception) -> str:
+    """What a result says of a part that could not be measured."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def one_device() -> Mesh:
     """A mesh of one device."""
     return make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])

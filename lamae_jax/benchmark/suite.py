@@ -13,7 +13,7 @@ import jax
 
 from lamae_jax.benchmark.loading import loading
 from lamae_jax.benchmark.preparing import preparing
-from lamae_jax.benchmark.step import Case, machine, matrix_product, per_second
+from lamae_jax.benchmark.step import Case, in_a_line, machine, matrix_product, per_second
 from lamae_jax.errors import Stopped, UserError
 from lamae_jax.files import write_json
 from lamae_jax.model.presets import PRESETS, ModelConfig, preset
@@ -97,7 +97,7 @@ def benchmark(config: BenchmarkConfig, workdir: Path) -> dict[str, Any]:
         except Stopped:
             raise
         except Exception as error:  # out of memory or whatever: the cases to come are worth their time
-            words = f"{type(error).__name__}: {error}".splitlines()[0]
+            words = in_a_line(error)
             result["failed"].append({"preset": name, "batch_size": size, "error": words})
             say(f"{name:8} {size:>5} failed: {words}")
             keep()
@@ -120,7 +120,7 @@ def write_profile(case: Case, folder: Path) -> None:
     except Stopped:
         raise
     except Exception as error:
-        say(f"no profile: {type(error).__name__}: {error}".splitlines()[0])
+        say(f"no profile: {in_a_line(error)}")
 
 
 def measure(

@@ -11,6 +11,7 @@ import html
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Column:
     readout: str
     seeds: tuple[Judged, ...]
 
-    @property
+    @cached_property
     def mean(self) -> Judged:
         """The mean over seeds: figures and, resample by resample, draws."""
         first, stack = self.seeds[0], lambda name: np.stack([getattr(each, name) for each in self.seeds]).mean(axis=0)
@@ -217,8 +218,7 @@ def write_overview(
                         [[html.escape(name), *_less(found, pairs)] for name, found in less.items()],
                     )
                 )
-            drawn = {name: folder / f"figures/{mode}_{comparison}.png" for name, folder in folders.items()}
-            parts += [image(figure, html.escape(name)) for name, figure in drawn.items() if figure.exists()]
+            parts += [image(folders[name] / f"figures/{mode}_{comparison}.png", html.escape(name)) for name in by_set]
     page(path, f"Systems of the paper on {len(summaries)} label sets, {where}", parts)
 
 
